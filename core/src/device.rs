@@ -1,0 +1,113 @@
+//! What a compute device is, for every backend alike.
+
+use serde::Serialize;
+
+/// Which family of code runs on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// SIMD code on the host's cores.
+    Cpu,
+    /// CUDA C++ kernels on an NVIDIA card.
+    Cuda,
+    /// WGSL shaders through wgpu.
+    Wgpu,
+}
+
+impl std::fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BackendKind::Cpu => "cpu",
+            BackendKind::Cuda => "cuda",
+            BackendKind::Wgpu => "wgpu",
+        })
+    }
+}
+
+/// A device that can be opened, as `zgpu devices` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceInfo {
+    /// The family of code that runs on it.
+    pub backend: BackendKind,
+    /// Position among the devices of this backend; what `open` takes.
+    pub index: usize,
+    /// Name from the driver, or the processor's name with its SIMD level.
+    pub name: String,
+    /// Driver and its version, or the reason why this level was chosen.
+    pub driver: String,
+    /// Compute capability, SIMD level or graphics API, whichever the backend has.
+    pub level: String,
+    /// Memory that work may use, in bytes; 0 where the driver does not say.
+    pub memory_bytes: u64,
+    /// Multiprocessors or cores; 0 where the driver does not say.
+    pub compute_units: u32,
+    /// True for an adapter that a CPU emulates (lavapipe, WARP): never chosen by `auto` over the CPU backend.
+    pub software: bool,
+}
+
+/// A device, or a whole backend, that cannot be used here.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnusableDevice {
+    /// The family of code that would run on it.
+    pub backend: BackendKind,
+    /// Name of the device, or of what is missing.
+    pub name: String,
+    /// Why it cannot be used.
+    pub reason: String,
+    /// What a person can do about it.
+    pub remedy: String,
+}
+
+/// Why a device could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The device or its driver cannot be used at all.
+    #[error("{backend} device {index} cannot be used: {reason}; {remedy}")]
+    Unusable {
+        /// Backend asked for.
+        backend: BackendKind,
+        /// Index asked for.
+        index: usize,
+        /// What is wrong.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The device has too little memory for what was asked.
+    #[error("{device}: {wanted} bytes of device memory wanted for {what}, {available} available")]
+    OutOfMemory {
+        /// Name of the device.
+        device: String,
+        /// What the memory is for.
+        what: &'static str,
+        /// Bytes asked for.
+        wanted: u64,
+        /// Bytes that can be had.
+        available: u64,
+    },
+    /// An argument has the wrong length or lies out of bounds: a caller's mistake.
+    #[error("{what}: expected {expected}, got {got}")]
+    Shape {
+        /// Which argument.
+        what: &'static str,
+        /// What the call takes.
+        expected: u64,
+        /// What it got.
+        got: u64,
+    },
+    /// The device disappeared, or its driver failed; nothing it returned since can be trusted.
+    #[error("{device} was lost: {reason}")]
+    Lost {
+        /// Name of the device.
+        device: String,
+        /// What the driver said.
+        reason: String,
+    },
+}
+
+impl DeviceError {
+    /// True when the device must not be used again without being opened anew.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, DeviceError::Unusable { .. } | DeviceError::Lost { .. })
+    }
+}
