@@ -6,7 +6,7 @@ use std::io::Read;
 
 use crate::{
     digest::{H256, keccak256, parent},
-    tree::{balanced_levels, sector_hashes, unbalanced_root, zero_root},
+    tree::{sector_hashes, unbalanced_levels, unbalanced_root, zero_root},
     units::{BYTES_PER_LOAD, BYTES_PER_SECTOR, LG_SECTORS_PER_LOAD, SECTORS_PER_LOAD},
 };
 
@@ -158,8 +158,8 @@ pub struct FileProof {
 #[derive(Clone, Debug)]
 pub struct FileTree {
     shape: FileShape,
-    /// Roots of all padded segments.
-    segment_roots: Vec<H256>,
+    /// Roots of all padded segments, then every level above them up to the root; see [`unbalanced_levels`].
+    levels: Vec<Vec<H256>>,
     /// Sector hashes of the last padded segment.
     tail: Vec<H256>,
 }
@@ -202,7 +202,7 @@ impl FileTree {
         if data.read(&mut [0u8])? != 0 {
             return Err(FileError::LengthChanged { expected: shape.size, got: shape.size + 1 });
         }
-        Ok(FileTree { shape, segment_roots, tail })
+        Ok(FileTree { shape, levels: unbalanced_levels(segment_roots), tail })
     }
 
     /// Lengths of the file.
@@ -212,12 +212,12 @@ impl FileTree {
 
     /// Roots of its padded segments.
     pub fn segment_roots(&self) -> &[H256] {
-        &self.segment_roots
+        &self.levels[0]
     }
 
     /// The file root, called data root by the network.
     pub fn root(&self) -> H256 {
-        unbalanced_root(&self.segment_roots).expect("a file has a segment")
+        self.levels[self.levels.len() - 1][0]
     }
 
     /// The nodes it is submitted as, largest first.
@@ -227,7 +227,7 @@ impl FileTree {
         let mut nodes = Vec::new();
         for height in self.shape.node_heights() {
             let (leaves, next) = if height >= LG_SECTORS_PER_LOAD {
-                (&self.segment_roots, (&mut segment, 1usize << (height - LG_SECTORS_PER_LOAD)))
+                (&self.levels[0], (&mut segment, 1usize << (height - LG_SECTORS_PER_LOAD)))
             } else {
                 (&self.tail, (&mut sector, 1usize << height))
             };
@@ -241,32 +241,25 @@ impl FileTree {
 
     /// Proof of segment `index`.
     pub fn proof(&self, index: u64) -> Result<FileProof, FileError> {
-        let segments = self.segment_roots.len();
-        let leaf = usize::try_from(index)
+        let segments = self.levels[0].len();
+        let mut at = usize::try_from(index)
             .ok()
-            .and_then(|index| self.segment_roots.get(index))
+            .filter(|index| *index < segments)
             .ok_or(FileError::NoSuchSegment { index, segments: segments as u64 })?;
-        let mut steps = Vec::new();
-        let (mut start, mut end, mut at) = (0, segments, index as usize);
-        while end - start > 1 {
-            let middle = start + (end - start).next_power_of_two() / 2;
-            let is_left = at < middle;
-            let sibling = if is_left { middle..end } else { start..middle };
-            steps.push((unbalanced_root(&self.segment_roots[sibling]).expect("a sibling has a leaf"), is_left));
-            if is_left {
-                end = middle;
-            } else {
-                start = middle;
+        let mut lemma = vec![self.levels[0][at]];
+        let mut path = Vec::new();
+        for level in &self.levels[..self.levels.len() - 1] {
+            // The last node of an odd level has no sibling: it moves up as it is.
+            if let Some(sibling) = level.get(at ^ 1) {
+                lemma.push(*sibling);
+                path.push(at % 2 == 0);
             }
+            at /= 2;
         }
-        at -= start;
-        debug_assert_eq!(at, 0);
-        let mut lemma = vec![*leaf];
         if segments > 1 {
-            lemma.extend(steps.iter().rev().map(|(sibling, _)| *sibling));
             lemma.push(self.root());
         }
-        Ok(FileProof { lemma, path: steps.iter().rev().map(|(_, is_left)| *is_left).collect() })
+        Ok(FileProof { lemma, path })
     }
 }
 
@@ -323,16 +316,6 @@ impl FileProof {
         }
         Ok(())
     }
-}
-
-/// Nodes inside a node of a submission, from a load upwards: `(height, index within the subtree at that height, hash)`.
-/// `segment_roots` are the roots of its 2^(`height` - 10) segments.
-pub fn inner_nodes(segment_roots: &[H256]) -> Vec<(u32, u64, H256)> {
-    let levels = balanced_levels(segment_roots);
-    (LG_SECTORS_PER_LOAD..)
-        .zip(levels)
-        .flat_map(|(height, level)| (0u64..).zip(level).map(move |(index, hash)| (height, index, hash)))
-        .collect()
 }
 
 #[cfg(test)]

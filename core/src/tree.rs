@@ -37,28 +37,24 @@ pub fn sector_hashes(data: &[u8]) -> Vec<H256> {
     data.chunks(BYTES_PER_SECTOR).map(sector_hash).collect()
 }
 
-/// Root of a tree whose left child is the largest power of two below the number of its leaves, at every node.
-/// For 2^k leaves this is the balanced tree. `None` for no leaves.
+/// Every level of a tree whose left child is the largest power of two below the number of its leaves, at every node:
+/// the leaves first, the root last. An odd node moves up as it is; it is never paired with itself. For 2^k leaves this
+/// is the balanced tree. No leaves give one empty level.
 ///
-/// Source: the file trees of the network's clients (an odd node moves up; it is never paired with itself).
-pub fn unbalanced_root(leaves: &[H256]) -> Option<H256> {
-    let mut level = leaves.to_vec();
-    while level.len() > 1 {
-        level =
-            level.chunks(2).map(|pair| if pair.len() == 2 { parent(&pair[0], &pair[1]) } else { pair[0] }).collect();
-    }
-    level.first().copied()
-}
-
-/// Every level of the balanced tree over 2^k leaves, the leaves first, the root last.
-pub fn balanced_levels(leaves: &[H256]) -> Vec<Vec<H256>> {
-    assert!(leaves.len().is_power_of_two(), "a balanced tree has 2^k leaves");
-    let mut levels = vec![leaves.to_vec()];
+/// Source: the file trees of the network's clients.
+pub fn unbalanced_levels(leaves: Vec<H256>) -> Vec<Vec<H256>> {
+    let mut levels = vec![leaves];
     while levels[levels.len() - 1].len() > 1 {
         let below = &levels[levels.len() - 1];
-        levels.push(below.chunks(2).map(|pair| parent(&pair[0], &pair[1])).collect());
+        let pairs = below.chunks(2);
+        levels.push(pairs.map(|pair| if pair.len() == 2 { parent(&pair[0], &pair[1]) } else { pair[0] }).collect());
     }
     levels
+}
+
+/// Root of [`unbalanced_levels`]; `None` for no leaves.
+pub fn unbalanced_root(leaves: &[H256]) -> Option<H256> {
+    unbalanced_levels(leaves.to_vec()).pop().and_then(|root| root.first().copied())
 }
 
 #[cfg(test)]
