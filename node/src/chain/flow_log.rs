@@ -1,0 +1,300 @@
+//! The flow contract's record of submissions, read from its events in pages of a bounded number of blocks.
+
+use alloy::{
+    primitives::{Address, B256, U256},
+    rpc::types::{Filter, Log},
+    sol_types::SolEvent,
+};
+use zgpu_core::{
+    H256,
+    file::{SubmissionNode, submission_root},
+    units::{BYTES_PER_SECTOR, MAX_FLOW_HEIGHT},
+};
+
+use super::{
+    client::ChainClient,
+    contracts::{self, Flow},
+    error::ChainError,
+};
+
+/// A submission as the chain recorded it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowTransaction {
+    /// Its number, from 0.
+    pub seq: u64,
+    /// Root of its file: the node roots folded from the right.
+    pub data_root: H256,
+    /// First sector in the flow.
+    pub start: u64,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Its subtrees, largest first.
+    pub nodes: Vec<SubmissionNode>,
+    /// Account it was submitted for.
+    pub sender: Address,
+    /// Block that holds it.
+    pub block: u64,
+    /// Hash of that block, to notice when the chain drops it.
+    pub block_hash: H256,
+    /// Hash of the chain's transaction.
+    pub tx_hash: H256,
+}
+
+impl FlowTransaction {
+    /// Sectors that it takes, padding included.
+    pub fn sectors(&self) -> u64 {
+        self.nodes.iter().fold(0, |sum, node| sum | 1 << node.height)
+    }
+}
+
+/// Why an event is no submission that the flow contract's rules allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// It does not decode.
+    #[error("it does not decode: {0}")]
+    Abi(String),
+    /// It is not in a block yet.
+    #[error("it is in no block")]
+    NotInBlock,
+    /// A number is larger than the flow can be.
+    #[error("its {what} {number} is too large")]
+    TooLarge {
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        number: U256,
+    },
+    /// Heights must decrease, span less than four levels, and stay below 64.
+    #[error("its nodes have heights {heights:?}")]
+    Heights {
+        /// The heights, at most the first eight.
+        heights: Vec<U256>,
+    },
+    /// The nodes do not make the length that the event names.
+    #[error("its nodes make {nodes} sectors, it names {named}")]
+    Sectors {
+        /// Sectors of the nodes.
+        nodes: u64,
+        /// Sectors by the event.
+        named: u64,
+    },
+    /// More bytes than sectors, or none.
+    #[error("it has {size} bytes in {sectors} sectors")]
+    Size {
+        /// Bytes of the file.
+        size: u64,
+        /// Sectors of the submission.
+        sectors: u64,
+    },
+}
+
+/// How many blocks to ask for at a time. Shrinks when the endpoint refuses, grows while it does not.
+#[derive(Clone, Copy, Debug)]
+pub struct PageSize {
+    blocks: u64,
+    max: u64,
+}
+
+impl PageSize {
+    /// Pages of at most `max` blocks.
+    pub fn up_to(max: u64) -> Self {
+        PageSize { blocks: max.max(1), max: max.max(1) }
+    }
+
+    /// Blocks in the next page.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    fn grow(&mut self) {
+        self.blocks = self.blocks.saturating_mul(2).min(self.max);
+    }
+
+    /// Whether there is a smaller page to try.
+    fn shrink(&mut self) -> bool {
+        let can = self.blocks > 1;
+        self.blocks = (self.blocks / 2).max(1);
+        can
+    }
+}
+
+impl Default for PageSize {
+    /// What most public endpoints allow.
+    fn default() -> Self {
+        PageSize::up_to(1000)
+    }
+}
+
+/// Submissions of consecutive blocks.
+#[derive(Clone, Debug)]
+pub struct LogPage {
+    /// The submissions, by rising number.
+    pub transactions: Vec<FlowTransaction>,
+    /// First block behind the page.
+    pub next_block: u64,
+}
+
+impl ChainClient {
+    /// Submissions of the blocks from `from` on, at most up to `to` inclusive and at most a page of them.
+    ///
+    /// # Errors
+    /// What the endpoint says when even a page of one block fails, or an event that breaks the contract's rules.
+    pub async fn submissions(&self, from: u64, to: u64, page: &mut PageSize) -> Result<LogPage, ChainError> {
+        loop {
+            let last = from.saturating_add(page.blocks() - 1).min(to);
+            let filter = Filter::new()
+                .address(self.contracts().flow)
+                .event_signature(Flow::Submit::SIGNATURE_HASH)
+                .from_block(from)
+                .to_block(last);
+            let logs: Result<Vec<Log>, _> = self.rpc().call("eth_getLogs", "Submit", (filter,)).await;
+            match logs {
+                Ok(logs) => {
+                    page.grow();
+                    let transactions = self.decode(logs)?;
+                    return Ok(LogPage { transactions, next_block: last.saturating_add(1) });
+                }
+                // Endpoints refuse too long a range in many ways, or take too long over it.
+                Err(error @ (ChainError::Rpc { .. } | ChainError::Http { .. } | ChainError::Timeout { .. })) => {
+                    if last == from || !page.shrink() {
+                        return Err(error);
+                    }
+                    tracing::debug!(from, last, %error, "asking for fewer blocks at a time");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn decode(&self, logs: Vec<Log>) -> Result<Vec<FlowTransaction>, ChainError> {
+        let mut transactions = Vec::with_capacity(logs.len());
+        for log in logs.iter().filter(|log| !log.removed && log.address() == self.contracts().flow) {
+            transactions.push(decode_submit(log).map_err(|error| {
+                let place = format!("Submit event of block {:?}: {error}", log.block_number.unwrap_or_default());
+                self.rpc().bad_reply("eth_getLogs Submit", place)
+            })?);
+        }
+        transactions.sort_by_key(|transaction| transaction.seq);
+        Ok(transactions)
+    }
+}
+
+/// Reads one Submit event, and checks it against the rules of the flow contract.
+pub fn decode_submit(log: &Log) -> Result<FlowTransaction, EventError> {
+    let event = Flow::Submit::decode_log_data(log.data()).map_err(|error| EventError::Abi(error.to_string()))?;
+    let (Some(block), Some(block_hash), Some(tx_hash)) = (log.block_number, log.block_hash, log.transaction_hash)
+    else {
+        return Err(EventError::NotInBlock);
+    };
+    let small = |what, number: U256| u64::try_from(number).map_err(|_| EventError::TooLarge { what, number });
+    let nodes = nodes(&event.submission.nodes)?;
+    let size = small("length in bytes", event.submission.length)?;
+    let named = small("length in sectors", event.length)?;
+    let start = small("position", event.startPos)?;
+    let sectors = nodes.iter().fold(0u64, |sum, node| sum | 1 << node.height);
+    if sectors != named {
+        return Err(EventError::Sectors { nodes: sectors, named });
+    }
+    if size == 0 || size.div_ceil(BYTES_PER_SECTOR as u64) > sectors {
+        return Err(EventError::Size { size, sectors });
+    }
+    if start.checked_add(sectors).is_none() {
+        return Err(EventError::TooLarge { what: "position", number: event.startPos });
+    }
+    Ok(FlowTransaction {
+        seq: small("number", event.submissionIndex)?,
+        data_root: submission_root(&nodes).expect("a submission has a node"),
+        start,
+        size,
+        nodes,
+        sender: event.sender,
+        block,
+        block_hash: H256(block_hash.0),
+        tx_hash: H256(tx_hash.0),
+    })
+}
+
+fn nodes(nodes: &[contracts::SubmissionNode]) -> Result<Vec<SubmissionNode>, EventError> {
+    let wrong = || EventError::Heights { heights: nodes.iter().take(8).map(|node| node.height).collect() };
+    let checked: Vec<SubmissionNode> = nodes
+        .iter()
+        .take(5)
+        .map(|node| {
+            let height = u32::try_from(node.height).ok().filter(|height| *height < MAX_FLOW_HEIGHT);
+            Ok(SubmissionNode { root: H256(B256::from(node.root).0), height: height.ok_or_else(wrong)? })
+        })
+        .collect::<Result<_, _>>()?;
+    let decreasing = checked.windows(2).all(|pair| pair[0].height > pair[1].height);
+    let (Some(first), Some(last)) = (checked.first(), checked.last()) else { return Err(wrong()) };
+    if !decreasing || first.height - last.height >= 4 {
+        return Err(wrong());
+    }
+    Ok(checked)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{Bytes, LogData};
+
+    use super::*;
+
+    fn log(heights: &[u64], sectors: u64, size: u64) -> Log {
+        let nodes = heights
+            .iter()
+            .map(|height| contracts::SubmissionNode { root: B256::repeat_byte(7), height: U256::from(*height) })
+            .collect();
+        let event = Flow::Submit {
+            sender: Address::ZERO,
+            identity: B256::ZERO,
+            submissionIndex: U256::from(3),
+            startPos: U256::from(16),
+            length: U256::from(sectors),
+            submission: contracts::SubmissionData { length: U256::from(size), tags: Bytes::new(), nodes },
+        };
+        let inner = alloy::primitives::Log { address: Address::ZERO, data: event.encode_log_data() };
+        Log {
+            inner,
+            block_number: Some(9),
+            block_hash: Some(B256::ZERO),
+            transaction_hash: Some(B256::ZERO),
+            ..Log::default()
+        }
+    }
+
+    #[test]
+    fn reads_a_submission_and_refuses_what_the_contract_never_emits() {
+        let transaction = decode_submit(&log(&[4, 2], 20, 5000)).unwrap();
+        assert_eq!((transaction.seq, transaction.start, transaction.size, transaction.block), (3, 16, 5000, 9));
+        assert_eq!(transaction.sectors(), 20);
+        assert_eq!(
+            transaction.data_root,
+            zgpu_core::digest::parent(&H256([7; 32]), &H256([7; 32])),
+            "two nodes fold into one parent"
+        );
+        for (heights, sectors, size) in [
+            (&[4, 4][..], 32, 100),
+            (&[2, 4], 20, 100),
+            (&[], 0, 0),
+            (&[64], 1, 1),
+            (&[8, 4], 272, 272 * 256),
+            (&[4], 17, 100),
+            (&[4], 16, 16 * 256 + 1),
+            (&[4], 16, 0),
+        ] {
+            assert!(decode_submit(&log(heights, sectors, size)).is_err(), "{heights:?} {sectors} {size}");
+        }
+        let mut cut = log(&[4], 16, 100);
+        cut.inner.data = LogData::new_unchecked(cut.topics().to_vec(), Bytes::from_static(&[0; 31]));
+        assert!(matches!(decode_submit(&cut), Err(EventError::Abi(_))));
+    }
+
+    #[test]
+    fn pages_shrink_to_one_block_and_grow_back() {
+        let mut page = PageSize::up_to(100);
+        while page.shrink() {}
+        assert_eq!(page.blocks(), 1);
+        (0..10).for_each(|_| page.grow());
+        assert_eq!(page.blocks(), 100);
+        assert_eq!(PageSize::up_to(0).blocks(), 1);
+    }
+}

@@ -1,0 +1,120 @@
+//! What answers are worth, and the withdrawal of what they earned.
+
+use alloy::{
+    primitives::{Address, U256, U512},
+    sol,
+    sol_types::{SolCall, SolEvent},
+};
+
+use super::{
+    client::{ChainClient, ChunkReward, RewardState},
+    contracts::Reward,
+    error::ChainError,
+    revert::Revert,
+    tx::{MinedTx, TxCall, TxError, TxManager, TxOutcome},
+};
+
+sol! {
+    /// What the escrow of the reward contract says when it pays.
+    #[allow(missing_docs)]
+    event Withdrawn(address indexed payee, uint256 weiAmount);
+}
+
+impl ChunkReward {
+    /// Wei that the next answer in this pricing chunk earns at `now` (seconds of the chain's clock):
+    /// half of what is released and not paid, and the base reward while the chunk's fees are being released.
+    /// Source: the reward contract's claim of a mined answer.
+    pub fn worth(&self, state: &RewardState, now: u64) -> U256 {
+        if self.start_time == 0 {
+            return U256::ZERO;
+        }
+        let paid_or_claimable = U256::from(self.claimable).saturating_add(U256::from(self.distributed));
+        let total = paid_or_claimable.saturating_add(U256::from(self.locked));
+        let age = now.saturating_sub(self.start_time);
+        let earned = if age >= state.release_seconds {
+            total
+        } else {
+            total
+                .widening_mul::<256, 4, 512, 8>(U256::from(age))
+                .checked_div(U512::from(state.release_seconds))
+                .map_or(total, |earned| earned.saturating_to())
+        };
+        let released = earned.saturating_sub(paid_or_claimable);
+        let half = U256::from(self.claimable).saturating_add(released) >> 1usize;
+        let base =
+            if age < state.release_seconds { state.base_reward.min(state.total_base_reward) } else { U256::ZERO };
+        half.saturating_add(base)
+    }
+}
+
+/// Why nothing was withdrawn.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WithdrawError {
+    /// The chain could not be asked.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The reward contract refused.
+    #[error("the reward contract refuses the withdrawal: {0}")]
+    Refused(Revert),
+    /// It was not mined.
+    #[error(transparent)]
+    Tx(#[from] TxError),
+}
+
+/// What was withdrawn.
+#[derive(Clone, Debug)]
+pub struct Withdrawal {
+    /// Wei that the payee got.
+    pub amount: U256,
+    /// The transaction.
+    pub tx: MinedTx,
+}
+
+/// Has the reward contract pay out what it owes `payee`, who need not be the sender. `None` when it owes nothing.
+pub async fn withdraw(
+    client: &ChainClient,
+    txs: &TxManager,
+    payee: Address,
+) -> Result<Option<Withdrawal>, WithdrawError> {
+    if client.payments(payee).await?.is_zero() {
+        return Ok(None);
+    }
+    let data = Reward::withdrawPaymentsCall { payee }.abi_encode().into();
+    let call = TxCall { what: "the withdrawal", to: client.contracts().reward, data, value: U256::ZERO };
+    match txs.send(call).await {
+        TxOutcome::Mined(tx) => {
+            let amount = tx
+                .logs
+                .iter()
+                .filter_map(|log| Withdrawn::decode_log_data(log.data()).ok())
+                .filter(|event| event.payee == payee)
+                .fold(U256::ZERO, |sum, event| sum.saturating_add(event.weiAmount));
+            Ok(Some(Withdrawal { amount, tx }))
+        }
+        TxOutcome::Refused { reason } | TxOutcome::Reverted { reason, .. } => Err(WithdrawError::Refused(reason)),
+        TxOutcome::Failed(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worth_follows_the_contract() {
+        let state = RewardState {
+            base_reward: U256::from(100),
+            total_base_reward: U256::from(60),
+            service_fee_bps: 0,
+            release_seconds: 1000,
+        };
+        let chunk = ChunkReward { locked: 800, claimable: 100, distributed: 100, start_time: 10, last_update: 10 };
+        // Half a release: 500 earned, 200 of it claimable or paid; half of 100 + 300, and what is left of the base.
+        assert_eq!(chunk.worth(&state, 510), U256::from(200 + 60));
+        // All released: half of 900, and no base any more.
+        assert_eq!(chunk.worth(&state, 1010), U256::from(450));
+        assert_eq!(ChunkReward { start_time: 0, ..chunk }.worth(&state, 510), U256::ZERO);
+        let rich = ChunkReward { locked: u128::MAX, claimable: u128::MAX, ..chunk };
+        assert!(rich.worth(&state, 510) > U256::from(u128::MAX / 3));
+    }
+}

@@ -1,0 +1,155 @@
+//! Follows the chain's mining context and tells everybody what there is to mine.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, task::JoinHandle};
+use zgpu_miner::puzzle::Puzzle;
+
+use super::{
+    client::{ChainClient, IdleReason, MinerConfig, MiningTask},
+    error::ChainError,
+};
+
+/// What there is to mine now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MiningState {
+    /// This.
+    Ready(Arc<Puzzle>),
+    /// Nothing, and why.
+    Idle {
+        /// The first thing that is in the way.
+        reason: IdleReason,
+    },
+}
+
+impl MiningState {
+    /// The puzzle, if there is one.
+    pub fn puzzle(&self) -> Option<&Arc<Puzzle>> {
+        match self {
+            MiningState::Ready(puzzle) => Some(puzzle),
+            MiningState::Idle { .. } => None,
+        }
+    }
+}
+
+/// How the context is followed.
+#[derive(Clone, Debug)]
+pub struct WatchOptions {
+    /// How often the chain is asked for its last block. The context is asked for once in each new block.
+    pub poll: Duration,
+    /// How long a puzzle stays up while the chain does not answer.
+    pub patience: Duration,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        WatchOptions { poll: Duration::from_millis(200), patience: Duration::from_secs(30) }
+    }
+}
+
+/// Follows the context until it is dropped.
+#[derive(Debug)]
+pub struct ContextWatcher {
+    state: watch::Receiver<MiningState>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for ContextWatcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ContextWatcher {
+    /// Starts to follow the context of one miner.
+    pub fn start(client: ChainClient, miner: MinerConfig, options: WatchOptions) -> Self {
+        let (sender, state) = watch::channel(MiningState::Idle { reason: IdleReason::Starting });
+        let follower = Follower { client, miner, options, sender, generation: 0, last: None, last_block: None };
+        ContextWatcher { state, task: tokio::spawn(follower.run()) }
+    }
+
+    /// What there is to mine, now and whenever it changes. Each puzzle has a larger generation than those before it.
+    pub fn state(&self) -> watch::Receiver<MiningState> {
+        self.state.clone()
+    }
+}
+
+struct Follower {
+    client: ChainClient,
+    miner: MinerConfig,
+    options: WatchOptions,
+    sender: watch::Sender<MiningState>,
+    /// Of the last puzzle.
+    generation: u64,
+    /// The last puzzle, as the chain gave it: with generation 0.
+    last: Option<Puzzle>,
+    /// The last block that the context was asked for in.
+    last_block: Option<u64>,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let mut answered = Instant::now();
+        let mut ticks = tokio::time::interval(self.options.poll);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match self.look().await {
+                Ok(()) => answered = Instant::now(),
+                Err(error) => {
+                    tracing::warn!(%error, "the mining context cannot be read");
+                    // What was up may still be right for a while; an old puzzle only makes answers that are refused.
+                    if self.last.is_none() || answered.elapsed() > self.options.patience {
+                        self.publish_idle(IdleReason::Chain(error.to_string()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for the context if there is a block that it was not asked for in.
+    async fn look(&mut self) -> Result<(), ChainError> {
+        let block = self.client.block_number().await?;
+        // Another number, not a larger one: a reorganised chain may be shorter.
+        if self.last_block == Some(block) {
+            return Ok(());
+        }
+        match self.client.mining_task(&self.miner).await? {
+            MiningTask::Ready(puzzle) => self.publish_puzzle(puzzle),
+            MiningTask::Idle(reason) => self.publish_idle(reason),
+        }
+        self.last_block = Some(block);
+        Ok(())
+    }
+
+    fn publish_puzzle(&mut self, puzzle: Puzzle) {
+        if self.last.as_ref() == Some(&puzzle) {
+            return;
+        }
+        self.generation += 1;
+        tracing::info!(
+            generation = self.generation,
+            context = %puzzle.context_digest,
+            subtask = %puzzle.subtask_digest,
+            flow_length = puzzle.flow_length,
+            "new puzzle"
+        );
+        self.last = Some(puzzle.clone());
+        self.sender.send_replace(MiningState::Ready(Arc::new(Puzzle { generation: self.generation, ..puzzle })));
+    }
+
+    fn publish_idle(&mut self, reason: IdleReason) {
+        if self.last.take().is_some() {
+            tracing::info!(%reason, "nothing to mine");
+        }
+        let state = MiningState::Idle { reason };
+        self.sender.send_if_modified(|current| {
+            let changed = *current != state;
+            *current = state;
+            changed
+        });
+    }
+}

@@ -1,0 +1,95 @@
+//! `zgpu devnet`.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+use zgpu_miner::BackendChoice;
+
+use crate::{
+    chain::keys::{KeySource, PasswordSource},
+    devnet::{self, DevnetOptions},
+};
+
+const MINER_KEY_VARIABLE: &str = "ZGPU_MINER_KEY";
+
+const AFTER_HELP: &str = "\
+The command starts anvil (a real EVM), deploys the contracts, uploads the file, completes its 8 GiB pricing chunk with
+zeros, seals what was uploaded, mines it, submits the proofs and withdraws the reward. It exits with 0 only when the
+wanted number of proofs was accepted.
+
+The miner's key comes from --key-file, --keystore, or the environment variable ZGPU_MINER_KEY (64 hex digits); without
+any of them a key is made for the run. The devnet funds its account.";
+
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct DevnetArgs {
+    /// File to store and mine; a few MiB are generated when left out.
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+    /// Proofs that have to be accepted.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    proofs: u32,
+    /// Device to mine on: auto, cpu, cuda or wgpu.
+    #[arg(long, default_value_t, value_name = "BACKEND")]
+    backend: BackendChoice,
+    /// Print one JSON document instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Folder for the store, kept afterwards; a temporary one is used and removed when left out.
+    #[arg(long, value_name = "PATH")]
+    dir: Option<PathBuf>,
+    /// Port of the chain's RPC; a free one is taken when left out.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Time between blocks, in milliseconds.
+    #[arg(long, default_value_t = 250, value_name = "MS", value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    block_time: u64,
+    /// Give up after this many seconds.
+    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    timeout: u64,
+    /// File with the miner's key: 64 hex digits.
+    #[arg(long, value_name = "PATH", conflicts_with = "keystore")]
+    key_file: Option<PathBuf>,
+    /// Encrypted keystore with the miner's key.
+    #[arg(long, value_name = "PATH", requires = "password_file")]
+    keystore: Option<PathBuf>,
+    /// File with the keystore's password.
+    #[arg(long, value_name = "PATH", requires = "keystore")]
+    password_file: Option<PathBuf>,
+}
+
+impl DevnetArgs {
+    fn key_source(&self) -> Option<KeySource> {
+        match (&self.key_file, &self.keystore, &self.password_file) {
+            (Some(path), _, _) => Some(KeySource::HexFile(path.clone())),
+            (None, Some(path), Some(password)) => {
+                Some(KeySource::Keystore { path: path.clone(), password: PasswordSource::File(password.clone()) })
+            }
+            _ if std::env::var_os(MINER_KEY_VARIABLE).is_some() => Some(KeySource::Env(MINER_KEY_VARIABLE.into())),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn run(args: DevnetArgs) -> anyhow::Result<ExitCode> {
+    let options = DevnetOptions {
+        miner_key: args.key_source(),
+        file: args.file,
+        proofs: args.proofs,
+        backend: args.backend,
+        dir: args.dir,
+        port: args.port,
+        block_time: Duration::from_millis(args.block_time),
+        timeout: Duration::from_secs(args.timeout),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = runtime.block_on(devnet::run(options))?;
+    // Work that was handed to a blocking thread ends by itself; nothing waits for it here.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    if args.json {
+        super::print_json(&report)?
+    } else {
+        super::print(&report.to_string())?
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,120 @@
+//! The command line. Results go to stdout, everything else to stderr; `--json` prints one document.
+
+mod check;
+mod devices;
+mod devnet;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+use zgpu_bench::BenchError;
+use zgpu_miner::BackendChoice;
+
+const LONG_ABOUT: &str = "\
+Stores files, seals them and mines them with Proof of Random Access, on the best device there is.
+
+Try it: `zgpu devnet` runs all of it on this machine, with a chain of its own.
+What a machine can do: `zgpu devices`, then `zgpu bench`.
+
+Results go to stdout, progress and logs to stderr. ZGPU_LOG=debug (or a tracing filter) shows more.";
+
+#[derive(Parser)]
+#[command(name = "zgpu", version, about = "GPU engine for mining on the 0G storage network", long_about = LONG_ABOUT)]
+#[command(propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Store a file, seal it, mine it and have its proofs paid, on a chain that lives as long as the command.
+    Devnet(devnet::DevnetArgs),
+    /// List every usable device, and for every other one the reason and the remedy.
+    Devices {
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Proof of Random Access.
+    #[command(subcommand)]
+    Pora(PoraCommand),
+    /// Measure this machine; every line shows its limit and the ratio to it.
+    Bench {
+        /// Benchmark to run; all of them when left out.
+        name: Option<String>,
+        /// Device to measure: auto, cpu, cuda or wgpu.
+        #[arg(long, default_value_t, value_name = "BACKEND")]
+        backend: BackendChoice,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum PoraCommand {
+    /// Recompute every case of a vector file; exits 1 when one differs.
+    Check(check::CheckArgs),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("ZGPU_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    let result = match cli.command {
+        Command::Devnet(args) => devnet::run(args),
+        Command::Devices { json } => devices::run(json),
+        Command::Pora(PoraCommand::Check(args)) => check::run(args),
+        Command::Bench { name, backend, json } => bench(name.as_deref(), backend, json),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn bench(name: Option<&str>, backend: BackendChoice, json: bool) -> anyhow::Result<ExitCode> {
+    let report = zgpu_bench::run(name, backend).map_err(|error: BenchError| anyhow::anyhow!(error))?;
+    if json {
+        print_json(&report)?
+    } else {
+        print(&report.to_string())?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes `text` and a line break to stdout. A reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes one JSON document to stdout.
+fn print_json(document: &impl Serialize) -> anyhow::Result<()> {
+    Ok(print(&serde_json::to_string_pretty(document)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

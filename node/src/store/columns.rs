@@ -1,0 +1,273 @@
+//! Every key the database holds, in one place.
+//!
+//! Integers in keys and values are big-endian, so that keys sort by number.
+
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
+use zgpu_core::{H256, file::SubmissionNode};
+
+use super::{StoreError, Transaction};
+
+/// Version of the layouts below; a change to any of them raises it.
+pub const SCHEMA: u32 = 1;
+
+/// The column families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// `schema` → u32; `flow` → flow length u64 ‖ next sequence number u64; `miner` → 32-byte miner id;
+    /// `note/<name>` → bytes of the caller. RocksDB's default column family.
+    Meta,
+    /// Sequence number u64 → a transaction, see [`encode_transaction`].
+    Transaction,
+    /// Data root 32 B ‖ sequence number u64 → nothing.
+    RootIndex,
+    /// Sequence number u64 of a finalised transaction → nothing.
+    Finalised,
+    /// Height u8 ‖ index u64 of a complete node of the flow tree → its hash, 32 B.
+    Node,
+    /// First sector u64 of a known range → length in sectors u64 ‖ 0 for zeros, 1 for data.
+    /// Ranges do not overlap; a range of data lies within one load.
+    Extent,
+    /// First sector u64 of a range of data → its bytes; zeros fill it up to the length of the range.
+    Data,
+    /// Load u64 → mask u64 of its sealed seals, bit i for seal i.
+    Sealed,
+    /// Load u64 → contexts and checksums of its sealed seals, see [`SealRecord`].
+    SealRecord,
+    /// Context digest 32 B ‖ load u64 → nothing: the loads that have a seal of this context.
+    ContextIndex,
+}
+
+impl Column {
+    /// All of them.
+    pub const ALL: [Column; 10] = [
+        Column::Meta,
+        Column::Transaction,
+        Column::RootIndex,
+        Column::Finalised,
+        Column::Node,
+        Column::Extent,
+        Column::Data,
+        Column::Sealed,
+        Column::SealRecord,
+        Column::ContextIndex,
+    ];
+
+    /// Name in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Column::Meta => rocksdb::DEFAULT_COLUMN_FAMILY_NAME,
+            Column::Transaction => "transaction",
+            Column::RootIndex => "root_index",
+            Column::Finalised => "finalised",
+            Column::Node => "node",
+            Column::Extent => "extent",
+            Column::Data => "data",
+            Column::Sealed => "sealed",
+            Column::SealRecord => "seal_record",
+            Column::ContextIndex => "context_index",
+        }
+    }
+
+    /// Descriptor to open it with; `cache` is shared by all columns.
+    pub(super) fn descriptor(self, cache: &Cache) -> ColumnFamilyDescriptor {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(cache);
+        blocks.set_bloom_filter(10.0, false);
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&blocks);
+        options.set_compression_type(DBCompressionType::Lz4);
+        if self == Column::Data {
+            // Loads stay out of the sorted files, so that compaction does not rewrite them again and again.
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(1024);
+            options.set_blob_file_size(256 << 20);
+            options.set_enable_blob_gc(true);
+            options.set_write_buffer_size(32 << 20);
+        }
+        ColumnFamilyDescriptor::new(self.name(), options)
+    }
+}
+
+/// Key of the schema version in [`Column::Meta`].
+pub(super) const META_SCHEMA: &[u8] = b"schema";
+/// Key of the flow's state in [`Column::Meta`].
+pub(super) const META_FLOW: &[u8] = b"flow";
+/// Key of the miner id in [`Column::Meta`].
+pub(super) const META_MINER: &[u8] = b"miner";
+/// Greater than any key.
+pub(super) const KEY_END: [u8; 48] = [0xff; 48];
+
+/// Key of a note in [`Column::Meta`].
+pub(super) fn note_key(name: &str) -> Vec<u8> {
+    [b"note/", name.as_bytes()].concat()
+}
+
+/// Key of a node in [`Column::Node`].
+pub(super) fn node_key(height: u32, index: u64) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[0] = height as u8;
+    key[1..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// Key in [`Column::RootIndex`] and [`Column::ContextIndex`].
+pub(super) fn digest_key(digest: &H256, number: u64) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..32].copy_from_slice(&digest.0);
+    key[32..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The number at the end of a key.
+pub(super) fn key_number(key: &[u8]) -> Result<u64, StoreError> {
+    let corrupt = || StoreError::Corrupt { what: "key" };
+    let start = key.len().checked_sub(8).ok_or_else(corrupt)?;
+    key[start..].try_into().map(u64::from_be_bytes).map_err(|_| corrupt())
+}
+
+/// Reads fields off the front of a value.
+pub(super) struct Fields<'a> {
+    rest: &'a [u8],
+    what: &'static str,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(what: &'static str, rest: &'a [u8]) -> Self {
+        Fields { rest, what }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(StoreError::Corrupt { what: self.what })?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, StoreError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, StoreError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, StoreError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    pub(super) fn h256(&mut self) -> Result<H256, StoreError> {
+        self.array().map(H256)
+    }
+
+    pub(super) fn end(self) -> Result<(), StoreError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(StoreError::Corrupt { what: self.what }) }
+    }
+}
+
+/// Data root 32 B ‖ start u64 ‖ size u64 ‖ flow length before it u64 ‖ for each node: height u8 ‖ root 32 B.
+pub(super) fn encode_transaction(transaction: &Transaction, length_before: u64) -> Vec<u8> {
+    let mut value = transaction.data_root.0.to_vec();
+    for field in [transaction.start, transaction.size_bytes, length_before] {
+        value.extend(field.to_be_bytes());
+    }
+    for node in &transaction.nodes {
+        value.push(node.height as u8);
+        value.extend(node.root.0);
+    }
+    value
+}
+
+/// Reads [`encode_transaction`]; also returns the flow's length before the transaction.
+pub(super) fn decode_transaction(seq: u64, value: &[u8]) -> Result<(Transaction, u64), StoreError> {
+    let mut fields = Fields::new("transaction", value);
+    let (data_root, start, size_bytes, length_before) = (fields.h256()?, fields.u64()?, fields.u64()?, fields.u64()?);
+    let mut nodes = Vec::new();
+    while !fields.rest.is_empty() {
+        let height = u32::from(fields.u8()?);
+        nodes.push(SubmissionNode { height, root: fields.h256()? });
+    }
+    Ok((Transaction { seq, data_root, start, size_bytes, nodes }, length_before))
+}
+
+/// What is known about the sealed seals of a load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SealRecord {
+    /// Per seal: context digest and checksum, if it is sealed.
+    pub(super) seals: Vec<Option<(H256, u64)>>,
+}
+
+impl SealRecord {
+    pub(super) fn empty() -> Self {
+        SealRecord { seals: vec![None; zgpu_core::units::SEALS_PER_LOAD] }
+    }
+
+    pub(super) fn available(&self) -> u64 {
+        self.seals.iter().enumerate().filter(|(_, seal)| seal.is_some()).fold(0, |mask, (index, _)| mask | 1 << index)
+    }
+
+    /// Distinct contexts, in the order of their first seal.
+    pub(super) fn contexts(&self) -> Vec<H256> {
+        let mut contexts: Vec<H256> = Vec::new();
+        for (context, _) in self.seals.iter().flatten() {
+            if !contexts.contains(context) {
+                contexts.push(*context);
+            }
+        }
+        contexts
+    }
+
+    /// Mask of sealed seals u64 ‖ number of contexts u8 ‖ contexts 32 B each ‖ for each sealed seal, ascending:
+    /// which context u8 ‖ checksum u64.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let contexts = self.contexts();
+        let mut value = self.available().to_be_bytes().to_vec();
+        value.push(contexts.len() as u8);
+        contexts.iter().for_each(|context| value.extend(context.0));
+        for (context, checksum) in self.seals.iter().flatten() {
+            value.push(contexts.iter().position(|other| other == context).expect("listed above") as u8);
+            value.extend(checksum.to_be_bytes());
+        }
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, StoreError> {
+        let mut fields = Fields::new("seal record", value);
+        let available = fields.u64()?;
+        let contexts = (0..fields.u8()?).map(|_| fields.h256()).collect::<Result<Vec<_>, _>>()?;
+        let mut record = SealRecord::empty();
+        for (index, seal) in record.seals.iter_mut().enumerate() {
+            if available >> index & 1 == 1 {
+                let context =
+                    *contexts.get(fields.u8()? as usize).ok_or(StoreError::Corrupt { what: "seal record" })?;
+                *seal = Some((context, fields.u64()?));
+            }
+        }
+        fields.end()?;
+        Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_written_and_cut_ones_refused() {
+        let mut record = SealRecord::empty();
+        record.seals[0] = Some((H256([1; 32]), 7));
+        record.seals[63] = Some((H256([2; 32]), u64::MAX));
+        record.seals[5] = Some((H256([1; 32]), 9));
+        assert_eq!(record.available(), 1 << 63 | 1 << 5 | 1);
+        let value = record.encode();
+        assert_eq!(SealRecord::decode(&value).unwrap(), record);
+        for length in 0..value.len() {
+            assert!(SealRecord::decode(&value[..length]).is_err(), "{length}");
+        }
+
+        let nodes =
+            vec![SubmissionNode { root: H256([3; 32]), height: 12 }, SubmissionNode { root: H256::ZERO, height: 9 }];
+        let transaction = Transaction { seq: 4, data_root: H256([9; 32]), start: 4096, size_bytes: 1_000_000, nodes };
+        let value = encode_transaction(&transaction, 77);
+        assert_eq!(decode_transaction(4, &value).unwrap(), (transaction, 77));
+        assert!(decode_transaction(4, &value[..value.len() - 1]).is_err());
+    }
+}

@@ -1,0 +1,290 @@
+//! Files: their segments come in, each with a proof, and go out again.
+
+use std::{ops::Range, sync::PoisonError};
+
+use zgpu_core::{
+    digest::parent,
+    file::{FileProof, FileShape, submission_root},
+    flow::{self, FlowNode},
+    units::{BYTES_PER_SECTOR, LG_SECTORS_PER_LOAD, SECTORS_PER_LOAD},
+};
+
+use super::{
+    Column, Inner, Store, StoreError, Transaction,
+    loads::{Extent, ExtentKind},
+};
+
+/// How much of a file is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Segments of the file that hold data.
+    pub segments: u64,
+    /// Those of them that are stored.
+    pub stored: u64,
+    /// All are stored, and the file was finalised.
+    pub finalised: bool,
+}
+
+/// What became of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is stored now.
+    Stored,
+    /// It was stored before.
+    Known,
+}
+
+impl Transaction {
+    /// Lengths of its file; fails when the length that it claims does not fit its nodes.
+    pub fn shape(&self) -> Result<FileShape, StoreError> {
+        let refused = StoreError::NotAFile { seq: self.seq, size: self.size_bytes };
+        match FileShape::new(self.size_bytes) {
+            Ok(shape) if shape.node_heights().iter().eq(self.nodes.iter().map(|node| &node.height)) => Ok(shape),
+            _ => Err(refused),
+        }
+    }
+
+    /// Sectors of the flow that segment `index` takes, padding and all.
+    fn segment_sectors(&self, shape: &FileShape, index: u64) -> Range<u64> {
+        let start = self.start + index * SECTORS_PER_LOAD as u64;
+        start..start + shape.segment_sectors(index) as u64
+    }
+
+    /// Position and height of the node that holds segment `index`, if that node is at least a load: (which node,
+    /// index of the segment in the flow).
+    fn node_of_segment(&self, index: u64) -> Option<usize> {
+        let mut first = 0;
+        for (which, node) in self.nodes.iter().enumerate() {
+            let segments = 1 << node.height.checked_sub(LG_SECTORS_PER_LOAD)?;
+            if index < first + segments {
+                return Some(which);
+            }
+            first += segments;
+        }
+        None
+    }
+
+    /// Nodes of the flow tree that the verified proof of segment `index` tells: on its way up inside the
+    /// submission's node, both children at each height.
+    fn nodes_of_proof(&self, index: u64, proof: &FileProof) -> Vec<FlowNode> {
+        let Some(which) = self.node_of_segment(index) else { return Vec::new() };
+        let steps = (self.nodes[which].height - LG_SECTORS_PER_LOAD) as usize;
+        let mut nodes = Vec::with_capacity(2 * steps);
+        let mut hash = proof.lemma[0];
+        let mut at = (self.start >> LG_SECTORS_PER_LOAD) + index;
+        for (height, (sibling, is_left)) in
+            (LG_SECTORS_PER_LOAD..).zip(proof.lemma[1..].iter().zip(&proof.path).take(steps))
+        {
+            nodes.push(FlowNode { height, index: at, hash });
+            nodes.push(FlowNode { height, index: at ^ 1, hash: *sibling });
+            hash = if *is_left { parent(&hash, sibling) } else { parent(sibling, &hash) };
+            at /= 2;
+        }
+        nodes
+    }
+}
+
+impl Store {
+    /// Stores segment `index` of a file after its proof has been verified against the data root. Durable on return.
+    ///
+    /// `data` is as long as the file has bytes in that segment; zeros that fill its last sector may follow. A segment
+    /// that is stored already is verified and accepted again. Any number of uploads may go on at once.
+    pub fn put_segment(&self, seq: u64, index: u64, data: &[u8], proof: &FileProof) -> Result<Put, StoreError> {
+        let inner = &*self.inner;
+        let (transaction, _) = inner.stored_transaction(seq)?;
+        let shape = transaction.shape()?;
+        let data = without_fill(data, shape.segment_bytes(index));
+        proof.verify(&shape, &transaction.data_root, index, data)?;
+        let nodes = transaction.nodes_of_proof(index, proof);
+        let sectors = transaction.segment_sectors(&shape, index);
+
+        let _chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+        if inner.find_transaction(seq)?.is_none_or(|(now, _)| now != transaction) {
+            return Err(StoreError::Reverted { seq });
+        }
+        if inner.is_known(sectors.clone())? {
+            return Ok(Put::Known);
+        }
+        let mut batch = inner.batch()?;
+        batch.extent(Extent { start: sectors.start, end: sectors.end, kind: ExtentKind::Data });
+        batch.put(Column::Data, &sectors.start.to_be_bytes(), data);
+        batch.nodes(&nodes);
+        batch.commit()?;
+        inner.scan.lower(sectors.start / SECTORS_PER_LOAD as u64);
+        Ok(Put::Stored)
+    }
+
+    /// Marks a file as complete once all its segments are stored; its padding becomes known zeros. Durable on return.
+    ///
+    /// The proofs of all segments together have shown that the padding holds zeros.
+    pub fn finalise(&self, seq: u64) -> Result<(), StoreError> {
+        let inner = &*self.inner;
+        let _chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+        let (transaction, _) = inner.stored_transaction(seq)?;
+        if inner.has(Column::Finalised, &seq.to_be_bytes())? {
+            return Ok(());
+        }
+        let shape = transaction.shape()?;
+        let stored = inner.stored_segments(&transaction, &shape)?;
+        if stored < shape.segments() {
+            return Err(StoreError::Incomplete { seq, stored, segments: shape.segments() });
+        }
+        let mut batch = inner.batch()?;
+        let padding = transaction.start + shape.segments() * SECTORS_PER_LOAD as u64..transaction.end();
+        let is_padded = padding.start < padding.end && !inner.is_known(padding.clone())?;
+        if is_padded {
+            batch.extent(Extent { start: padding.start, end: padding.end, kind: ExtentKind::Zeros });
+        }
+        batch.put(Column::Finalised, &seq.to_be_bytes(), &[]);
+        batch.commit()?;
+        if is_padded {
+            inner.scan.lower(padding.start / SECTORS_PER_LOAD as u64);
+        }
+        Ok(())
+    }
+
+    /// How much of the file of transaction `seq` is stored, or `None` when there is no such transaction.
+    pub fn status(&self, seq: u64) -> Result<Option<Status>, StoreError> {
+        let inner = &*self.inner;
+        let Some((transaction, _)) = inner.find_transaction(seq)? else { return Ok(None) };
+        let finalised = inner.has(Column::Finalised, &seq.to_be_bytes())?;
+        let Ok(shape) = transaction.shape() else {
+            return Ok(Some(Status { segments: 0, stored: 0, finalised }));
+        };
+        let segments = shape.segments();
+        let stored = if finalised { segments } else { inner.stored_segments(&transaction, &shape)? };
+        Ok(Some(Status { segments, stored, finalised }))
+    }
+
+    /// True when segment `index` of the file of transaction `seq` is stored.
+    pub fn has_segment(&self, seq: u64, index: u64) -> Result<bool, StoreError> {
+        let (transaction, _) = self.inner.stored_transaction(seq)?;
+        let shape = transaction.shape()?;
+        Ok(index < shape.segments() && self.inner.is_known(transaction.segment_sectors(&shape, index))?)
+    }
+
+    /// Segments from `from` on that are not stored, ascending, at most `limit`.
+    pub fn missing_segments(&self, seq: u64, from: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
+        let (transaction, _) = self.inner.stored_transaction(seq)?;
+        let shape = transaction.shape()?;
+        let mut missing = Vec::new();
+        let mut next = from;
+        let mut add = |gap: Range<u64>| missing.extend(gap.take(limit.saturating_sub(missing.len())));
+        self.inner.each_stored(&transaction, &shape, from, |stored| {
+            add(next..stored.start);
+            next = stored.end;
+        })?;
+        add(next..shape.segments());
+        Ok(missing)
+    }
+
+    /// Data of segment `index` of a file, without padding, or `None` when it is not stored.
+    pub fn read_segment(&self, seq: u64, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let inner = &*self.inner;
+        let (transaction, _) = inner.stored_transaction(seq)?;
+        let shape = transaction.shape()?;
+        if index >= shape.segments() {
+            return Ok(None);
+        }
+        let sectors = transaction.segment_sectors(&shape, index);
+        let Some(extent) = inner.extent_at(sectors.start)?.filter(|extent| extent.end >= sectors.end) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; shape.segment_sectors(index) * BYTES_PER_SECTOR];
+        if extent.kind == ExtentKind::Data {
+            inner.read_data(extent, &mut bytes)?;
+        }
+        bytes.truncate(shape.segment_bytes(index));
+        Ok(Some(bytes))
+    }
+
+    /// Proof that segment `index` belongs to the file, or `None` when it is not stored.
+    pub fn segment_proof(&self, seq: u64, index: u64) -> Result<Option<FileProof>, StoreError> {
+        let inner = &*self.inner;
+        let (transaction, _) = inner.stored_transaction(seq)?;
+        let shape = transaction.shape()?;
+        if index >= shape.segments() || !inner.is_known(transaction.segment_sectors(&shape, index))? {
+            return Ok(None);
+        }
+        let fold = |from: usize| submission_root(&transaction.nodes[from..]);
+        let which = transaction.node_of_segment(index);
+        // The last segment may be made of several nodes that are smaller than a load: all from the first such on.
+        let first_small = || transaction.nodes.iter().take_while(|node| node.height >= LG_SECTORS_PER_LOAD).count();
+        let node = which.unwrap_or_else(first_small);
+        let mut path = Vec::new();
+        let mut lemma = Vec::new();
+        match which {
+            Some(node) => {
+                let at = (transaction.start >> LG_SECTORS_PER_LOAD) + index;
+                let end = transaction.end();
+                lemma.push(flow::node_at(inner, end, LG_SECTORS_PER_LOAD, at)?);
+                for height in LG_SECTORS_PER_LOAD..transaction.nodes[node].height {
+                    let step = at >> (height - LG_SECTORS_PER_LOAD);
+                    lemma.push(flow::node_at(inner, end, height, step ^ 1)?);
+                    path.push(step % 2 == 0);
+                }
+                if let Some(right) = fold(node + 1) {
+                    lemma.push(right);
+                    path.push(true);
+                }
+            }
+            None => lemma.extend(fold(node)),
+        }
+        for left in transaction.nodes[..node].iter().rev() {
+            lemma.push(left.root);
+            path.push(false);
+        }
+        if !path.is_empty() {
+            lemma.push(transaction.data_root);
+        }
+        Ok(Some(FileProof { lemma, path }))
+    }
+}
+
+/// `data` without zeros behind its `expected` bytes, as long as they only fill its last sector.
+fn without_fill(data: &[u8], expected: usize) -> &[u8] {
+    match data.split_at_checked(expected) {
+        Some((head, fill))
+            if data.len() <= expected.next_multiple_of(BYTES_PER_SECTOR) && fill.iter().all(|byte| *byte == 0) =>
+        {
+            head
+        }
+        _ => data,
+    }
+}
+
+impl Inner {
+    fn stored_segments(&self, transaction: &Transaction, shape: &FileShape) -> Result<u64, StoreError> {
+        let mut stored = 0;
+        self.each_stored(transaction, shape, 0, |segments| stored += segments.end - segments.start)?;
+        Ok(stored)
+    }
+
+    /// Tells ranges of stored segments of a file from segment `from` on, ascending.
+    fn each_stored(
+        &self,
+        transaction: &Transaction,
+        shape: &FileShape,
+        from: u64,
+        mut each: impl FnMut(Range<u64>),
+    ) -> Result<(), StoreError> {
+        let per_load = SECTORS_PER_LOAD as u64;
+        let end = transaction.start + shape.padded_sectors();
+        let mut next = from;
+        if from >= shape.segments() {
+            return Ok(());
+        }
+        let mut extents = self.extents(transaction.start + from * per_load)?;
+        while let Some(extent) = extents.current()?.filter(|extent| extent.start < end) {
+            // An extent holds whole segments of a file, or lies in its padding.
+            let first = (extent.start.max(transaction.start) - transaction.start) / per_load;
+            let last = (extent.end.min(end) - transaction.start).div_ceil(per_load).min(shape.segments());
+            if first.max(next) < last {
+                each(first.max(next)..last);
+                next = last;
+            }
+            extents.next();
+        }
+        Ok(())
+    }
+}
