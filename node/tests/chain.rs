@@ -211,7 +211,7 @@ async fn connecting_says_what_is_wrong() {
     assert!(!text.contains("hunter22") && !text.contains("secretpath"), "{text}");
     let options = ChainOptions { url: "http://user:hunter22@127.0.0.1:1/secretpath".into(), ..net.options("") };
     let shown = format!("{options:?} {:?}", net.txs(0, policy()));
-    let secret = hex::encode(net.anvil.keys()[0].to_bytes());
+    let secret = alloy::hex::encode(net.anvil.keys()[0].to_bytes());
     assert!(!shown.contains("hunter22") && !shown.contains("secretpath") && !shown.contains(&secret[..16]), "{shown}");
 }
 
@@ -383,7 +383,7 @@ async fn refusals_come_with_the_contracts_reason() {
     net.wait_for_pool(1).await;
     let price = Market::setPricePerSectorCall { pricePerSector: U256::from(1001) }.abi_encode();
     let tx = json!([{
-        "from": net.anvil.addresses()[0], "to": net.contracts.market, "input": format!("0x{}", hex::encode(price)),
+        "from": net.anvil.addresses()[0], "to": net.contracts.market, "input": format!("0x{}", alloy::hex::encode(price)),
         "gas": "0x186a0", "gasPrice": U64::from(400_000_000_000u64),
     }]);
     net.ask("eth_sendTransaction", tx).await;

@@ -40,7 +40,7 @@ impl Revert {
     pub fn decode(data: &Bytes, message: &str) -> Self {
         Revert::from_text(&match decode_data(data) {
             Some(text) => text,
-            None if data.len() >= 4 => format!("custom error 0x{}", hex::encode(&data[..4])),
+            None if data.len() >= 4 => format!("custom error 0x{}", alloy::hex::encode(&data[..4])),
             None => {
                 let message = message.trim().trim_start_matches("execution reverted").trim_start_matches([':', ' ']);
                 if message.is_empty() { "no reason given".to_owned() } else { message.to_owned() }

@@ -83,9 +83,10 @@ pub(super) fn run(args: DevnetArgs) -> anyhow::Result<ExitCode> {
         timeout: Duration::from_secs(args.timeout),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(devnet::run(options))?;
-    // Work that was handed to a blocking thread ends by itself; nothing waits for it here.
+    let report = runtime.block_on(devnet::run(options));
+    // Work on a blocking thread is told to stop; what does not within seconds is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(2));
+    let report = report?;
     if args.json {
         super::print_json(&report)?
     } else {

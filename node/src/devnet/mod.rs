@@ -9,7 +9,7 @@ use std::{
     io::{self, BufReader, Write},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,7 +26,7 @@ use zgpu_core::{
     file::{FileShape, FileTree},
     units::{BYTES_PER_LOAD, BYTES_PER_SECTOR, LOADS_PER_PRICING, SECTORS_PER_LOAD, SECTORS_PER_PRICING},
 };
-use zgpu_miner::{BackendChoice, Engine, LoadSource, Shard};
+use zgpu_miner::{BackendChoice, Engine, LoadSource, MineCounters, Shard};
 
 use self::{
     fill::heights_to_chunk_end,
@@ -42,14 +42,14 @@ use crate::{
         miner_id::request_miner_id,
         rewards::withdraw,
         rpc::RpcOptions,
-        submit::{SubmitOptions, SubmitOutcome, Submitted, Submitter},
+        submit::{SubmitCounters, SubmitOptions, SubmitOutcome, Submitted, Submitter},
         tx::{TxManager, TxPolicy},
         upload::{FileSubmission, submit_file, submit_files, zero_submission},
-        watch::{ContextWatcher, WatchOptions},
+        watch::{ContextWatcher, MiningState, WatchOptions},
     },
     duties::{
         blocking,
-        mine::{MineJob, MineProgress, Mined, mine},
+        mine::{MineJob, Mined, mine},
         seal::seal_loads,
         source::StoreSource,
         sync::catch_up,
@@ -174,14 +174,14 @@ async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<DevnetReport> {
         state: watcher.state(),
         wanted: u64::from(options.proofs),
     };
-    let progress = Arc::new(MineProgress::default());
-    let (mined, transactions) = mine_with_bar(&steps, options, job, engine, submitter, progress.clone()).await?;
+    let counters = Arc::new(MineCounters::default());
+    let (mined, transactions) = mine_with_bar(&steps, options, job, engine, submitter, counters.clone()).await?;
     let withdrawal = withdraw(&devnet.chain, &miner, miner.address()).await?;
     let reward = withdrawal.map_or(U256::ZERO, |withdrawal| withdrawal.amount);
     steps.done(&format!("withdrew {}", token(&reward.to_string())));
 
-    let counts = progress.counters.get();
-    let counters = mined.submitted;
+    let counts = counters.get();
+    let answers = mined.submitted;
     let seconds = mined.mining_time.as_secs_f64();
     Ok(DevnetReport {
         file: input.name,
@@ -201,18 +201,18 @@ async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<DevnetReport> {
         mining_seconds: seconds,
         nonces_per_second: if seconds > 0.0 { counts.nonces as f64 / seconds } else { 0.0 },
         hits: counts.hits,
-        submitted: counters.submitted,
-        accepted: counters.accepted,
-        rejected: counters.rejected + counters.reverted + counters.failed,
-        stale: counters.stale,
-        rejections: counters
+        submitted: answers.submitted,
+        accepted: answers.accepted,
+        rejected: refused(&answers),
+        stale: answers.stale,
+        rejections: answers
             .reasons
             .iter()
             .map(|(reason, count)| Rejection { reason: reason.clone(), count: *count })
             .collect(),
         reward_wei: reward.to_string(),
-        gas_used: counters.gas_accepted,
-        gas_per_answer: counters.gas_accepted / counters.accepted.max(1),
+        gas_used: answers.gas_accepted,
+        gas_per_answer: answers.gas_accepted / answers.accepted.max(1),
         total_seconds: started.elapsed().as_secs_f64(),
         transactions,
     })
@@ -225,52 +225,61 @@ async fn mine_with_bar(
     job: MineJob,
     engine: Box<dyn Engine>,
     submitter: Submitter,
-    progress: Arc<MineProgress>,
+    counters: Arc<MineCounters>,
 ) -> anyhow::Result<(Mined, Vec<String>)> {
     let wanted = job.wanted;
     let bar = steps.bar("mining", wanted, Bar::Count);
-    let counters = submitter.counters();
+    let answers = submitter.counters();
     let mut outcomes = submitter.outcomes();
-    let showing = {
-        let (bar, counters, progress) = (bar.clone(), counters.clone(), progress.clone());
-        let started = Instant::now();
-        async move {
-            let mut ticks = tokio::time::interval(Duration::from_millis(250));
-            loop {
-                ticks.tick().await;
-                let nonces = progress.counters.nonces.load(Ordering::Relaxed);
-                bar.set_position(counters.borrow().accepted);
-                bar.set_message(format!(
-                    "{}nonces/s, {} hits, {} rejected",
-                    rate(nonces as f64 / started.elapsed().as_secs_f64()),
-                    progress.counters.hits.load(Ordering::Relaxed),
-                    counters.borrow().rejected + counters.borrow().reverted,
-                ));
-            }
+    let started = Instant::now();
+    let state = job.state.clone();
+    let showing = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(250));
+        loop {
+            ticks.tick().await;
+            let counts = counters.get();
+            bar.set_position(answers.borrow().accepted);
+            bar.set_message(match &*state.borrow() {
+                MiningState::Idle { reason } => reason.to_string(),
+                MiningState::Ready(_) => {
+                    let speed = rate(counts.nonces as f64 / started.elapsed().as_secs_f64());
+                    format!("{speed}nonces/s, {} hits, {} refused", counts.hits, refused(&answers.borrow()))
+                }
+            });
         }
     };
-    let idle = |reason: &str| tracing::info!(reason, "idle");
+    let mining = timeout(options.timeout, mine(job, engine, submitter, counters.clone()));
     let mined = tokio::select! {
-        mined = timeout(options.timeout, mine(job, engine, submitter, progress.clone(), &idle)) => mined,
+        mined = mining => mined,
         () = showing => unreachable!("the bar is shown until mining ends"),
     };
     bar.finish_and_clear();
     let Ok(mined) = mined else {
-        let counters = counters.borrow().clone();
+        let (answers, counts) = (answers.borrow().clone(), counters.get());
+        let mut reasons: Vec<String> = answers.reasons.keys().cloned().collect();
+        if let MiningState::Idle { reason } = &*state.borrow() {
+            reasons.push(reason.to_string());
+        }
         bail!(
-            "{} of {wanted} proofs accepted in {} s ({} nonces, {} hits, {} rejected{}); give it more time with --timeout",
-            counters.accepted,
+            "{} of {wanted} proofs accepted in {} s: {} nonces, {} hits, {} answers refused ({}); \
+             give it more time with --timeout, or a faster device",
+            answers.accepted,
             options.timeout.as_secs(),
-            progress.counters.nonces.load(Ordering::Relaxed),
-            progress.counters.hits.load(Ordering::Relaxed),
-            counters.rejected + counters.reverted + counters.failed,
-            counters.reasons.keys().map(|reason| format!(": {reason}")).collect::<String>(),
+            counts.nonces,
+            counts.hits,
+            refused(&answers),
+            if reasons.is_empty() { "none".to_owned() } else { reasons.join("; ") },
         );
     };
     let mined = mined?;
     ensure!(mined.submitted.accepted >= wanted, "{} of {wanted} proofs accepted", mined.submitted.accepted);
     steps.done(&format!("{} proofs accepted in {:.1} s", mined.submitted.accepted, mined.mining_time.as_secs_f64()));
     Ok((mined, accepted_transactions(&mut outcomes)))
+}
+
+/// Answers that the contracts did not take, in a simulation or in a block, and those that never got there.
+fn refused(answers: &SubmitCounters) -> u64 {
+    answers.rejected + answers.reverted + answers.failed
 }
 
 /// Hashes of the transactions whose answers were accepted, as far as the channel still has them.

@@ -57,39 +57,31 @@ pub struct Mined {
     pub submitted: SubmitCounters,
 }
 
-/// Numbers that can be watched while mining goes on.
-#[derive(Default)]
-pub struct MineProgress {
-    /// Of the engine.
-    pub counters: MineCounters,
-}
-
-/// Mines until `job.wanted` answers were accepted. `idle` is told why there is nothing to mine, whenever that changes.
+/// Mines until `job.wanted` answers were accepted. `counters` can be watched meanwhile.
 ///
 /// A puzzle that is replaced stops the engine within a batch; hits of older puzzles are dropped.
 pub async fn mine(
     mut job: MineJob,
     mut engine: Box<dyn Engine>,
     submitter: Submitter,
-    progress: Arc<MineProgress>,
-    idle: &(dyn Fn(&str) + Sync),
+    counters: Arc<MineCounters>,
 ) -> anyhow::Result<Mined> {
     let submitter = Arc::new(submitter);
     let (found, hits) = mpsc::channel::<(Arc<Puzzle>, Hit)>(HITS_WAITING);
     let answering = tokio::spawn(answer_hits(Answering::new(&job, submitter.clone()).await?, hits));
     // A failure of the answering task closes the channel, which ends mining below with the task's own error.
-    let mut counters = submitter.counters();
+    let mut answers = submitter.counters();
     let mut mining_time = Duration::ZERO;
 
-    while counters.borrow().accepted < job.wanted && !found.is_closed() {
+    while answers.borrow().accepted < job.wanted && !found.is_closed() {
         let state = job.state.borrow_and_update().clone();
         let puzzle = match state {
             MiningState::Ready(puzzle) => puzzle,
             MiningState::Idle { reason } => {
-                idle(&reason.to_string());
+                tracing::info!(%reason, "nothing to mine");
                 tokio::select! {
                     changed = job.state.changed() => changed.context("the context watcher has stopped")?,
-                    _ = counters.changed() => {}
+                    _ = answers.changed() => {}
                     () = found.closed() => {}
                 }
                 continue;
@@ -99,12 +91,12 @@ pub async fn mine(
         let source = StoreSource::new(job.store.clone(), job.miner_id, job.loads.clone());
         let over = Over(Arc::new(AtomicBool::new(false)));
         let run =
-            spawn_engine(engine, puzzle, source, job.state.clone(), over.0.clone(), found.clone(), progress.clone());
+            spawn_engine(engine, puzzle, source, job.state.clone(), over.0.clone(), found.clone(), counters.clone());
         tokio::pin!(run);
         let result;
         (engine, result) = tokio::select! {
             done = &mut run => done,
-            _ = counters.wait_for(|counters| counters.accepted >= job.wanted) => { over.set(); run.await }
+            _ = answers.wait_for(|answers| answers.accepted >= job.wanted) => { over.set(); run.await }
             () = found.closed() => { over.set(); run.await }
         };
         mining_time += started.elapsed();
@@ -140,7 +132,7 @@ async fn spawn_engine(
     state: watch::Receiver<MiningState>,
     over: Arc<AtomicBool>,
     found: mpsc::Sender<(Arc<Puzzle>, Hit)>,
-    progress: Arc<MineProgress>,
+    counters: Arc<MineCounters>,
 ) -> (Box<dyn Engine>, anyhow::Result<()>) {
     blocking(move || {
         let generation = puzzle.generation;
@@ -150,7 +142,7 @@ async fn spawn_engine(
         // A full channel makes the engine wait here; a closed one means that nobody wants hits any more.
         let mut on_hit = |hit| drop(found.blocking_send((puzzle.clone(), hit)));
         let source: &dyn LoadSource = &source;
-        let result = engine.mine(&puzzle, source, &is_over, &mut on_hit, &progress.counters);
+        let result = engine.mine(&puzzle, source, &is_over, &mut on_hit, &counters);
         (engine, result.map_err(anyhow::Error::from))
     })
     .await

@@ -50,8 +50,7 @@ impl Transaction {
         start..start + shape.segment_sectors(index) as u64
     }
 
-    /// Position and height of the node that holds segment `index`, if that node is at least a load: (which node,
-    /// index of the segment in the flow).
+    /// Which node holds segment `index`, if that node is at least a load.
     fn node_of_segment(&self, index: u64) -> Option<usize> {
         let mut first = 0;
         for (which, node) in self.nodes.iter().enumerate() {
@@ -181,6 +180,7 @@ impl Store {
     /// Data of segment `index` of a file, without padding, or `None` when it is not stored.
     pub fn read_segment(&self, seq: u64, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let inner = &*self.inner;
+        let _chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
         let (transaction, _) = inner.stored_transaction(seq)?;
         let shape = transaction.shape()?;
         if index >= shape.segments() {
@@ -201,6 +201,7 @@ impl Store {
     /// Proof that segment `index` belongs to the file, or `None` when it is not stored.
     pub fn segment_proof(&self, seq: u64, index: u64) -> Result<Option<FileProof>, StoreError> {
         let inner = &*self.inner;
+        let _chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
         let (transaction, _) = inner.stored_transaction(seq)?;
         let shape = transaction.shape()?;
         if index >= shape.segments() || !inner.is_known(transaction.segment_sectors(&shape, index))? {
@@ -221,7 +222,7 @@ impl Store {
                 for height in LG_SECTORS_PER_LOAD..transaction.nodes[node].height {
                     let step = at >> (height - LG_SECTORS_PER_LOAD);
                     lemma.push(flow::node_at(inner, end, height, step ^ 1)?);
-                    path.push(step % 2 == 0);
+                    path.push(step.is_multiple_of(2));
                 }
                 if let Some(right) = fold(node + 1) {
                     lemma.push(right);

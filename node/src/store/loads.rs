@@ -1,6 +1,9 @@
 //! Loads of the flow: which sectors are known, what is left to seal, and proofs of seals.
 
-use std::{ops::Range, sync::Mutex};
+use std::{
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 use rocksdb::DBRawIterator;
 use zgpu_core::{
@@ -259,7 +262,7 @@ fn seals_below(load: u64, end: u64) -> u64 {
 impl Store {
     /// Load number `load` of the flow, or `None` when no sector of it is known.
     pub fn load(&self, load: u64) -> Result<Option<LoadData>, StoreError> {
-        // Before the data: a truncation in between makes the data stale, never the other way round.
+        let _chain = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner);
         let revision = self.revision();
         let (bytes, sectors) = self.inner.read_load(load)?;
         let known = sectors.seals();
@@ -339,6 +342,7 @@ impl Store {
             return refuse("the seal does not lie wholly in the flow");
         }
         let load = recall_position / PER_LOAD;
+        let _chain = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner);
         let (bytes, known) = self.inner.read_load(load)?;
         let tree = LoadNodes { inner: &self.inner, load, bytes, known };
         Ok(flow::siblings_at(&tree, flow_length, LG_SECTORS_PER_SEAL, recall_position >> LG_SECTORS_PER_SEAL)?)

@@ -92,7 +92,7 @@ struct Inner {
     db_path: PathBuf,
     settings: Settings,
     sealed: SealedFiles,
-    /// Held shared while data is written for a transaction, alone while transactions are appended or cut off.
+    /// Held shared while data of transactions is written or read, alone while transactions are appended or cut off.
     /// Taken before `seal_writes`.
     chain: RwLock<()>,
     flow: Mutex<FlowState>,

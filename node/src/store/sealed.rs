@@ -1,7 +1,7 @@
 //! Sealed loads, in flat files: one per pricing chunk, sparse, load i of the chunk at byte i x 262144.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fs::{self, File},
     io,
     ops::Range,
@@ -188,11 +188,13 @@ impl Store {
 
         let mut records: HashMap<u64, (Vec<H256>, SealRecord)> = HashMap::new();
         for load in loads {
-            if !records.contains_key(&load.load) {
-                let record = inner.seal_record(load.load)?;
-                records.insert(load.load, (record.contexts(), record));
-            }
-            let (_, record) = records.get_mut(&load.load).expect("inserted above");
+            let (_, record) = match records.entry(load.load) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let record = inner.seal_record(load.load)?;
+                    entry.insert((record.contexts(), record))
+                }
+            };
             for ((seal, context), bytes) in load.seals.iter().zip(load.bytes.chunks(BYTES_PER_SEAL)) {
                 record.seals[*seal as usize] = Some((*context, checksum(load.load, *seal as usize, bytes)));
             }
@@ -247,7 +249,10 @@ impl Store {
                 damaged = record.available() & !sound,
                 "sealed data is damaged, it will be sealed anew"
             );
-            inner.keep_seals(load, &mut record, |seal, _| sound >> seal & 1 == 1)?;
+            // What is sound is of use even on a disk that is too full to write the finding down.
+            if let Err(error) = inner.keep_seals(load, &mut record, |seal, _| sound >> seal & 1 == 1) {
+                tracing::error!(load, %error, "the damaged seals could not be dropped");
+            }
         }
         Ok(sound)
     }
