@@ -19,7 +19,7 @@ pub enum AnvilError {
     },
     /// It was found nowhere.
     #[error(
-        "anvil, a local EVM, was not found; run `npm ci` in node/contracts of the source tree, \
+        "anvil, a local EVM, was not found; run scripts/setup in the source tree, \
          or install Foundry so that anvil is in PATH, or set {ANVIL_VARIABLE} to the program"
     )]
     NotFound,
@@ -28,7 +28,7 @@ pub enum AnvilError {
     Folder(#[from] io::Error),
 }
 
-/// Finds anvil: `ZGPU_ANVIL`, else the copy that `npm ci` in node/contracts of this source tree installs, else PATH.
+/// Finds anvil: `ZGPU_ANVIL`, else the copy that scripts/setup installs in the source tree, else PATH.
 pub fn find_anvil() -> Result<PathBuf, AnvilError> {
     if let Some(path) = env::var_os(ANVIL_VARIABLE).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
@@ -87,6 +87,6 @@ mod tests {
             fs::write(&copy, b"").unwrap();
             assert_eq!(in_source_tree(&inner), Some(copy));
         }
-        assert!(AnvilError::NotFound.to_string().contains("npm ci"));
+        assert!(AnvilError::NotFound.to_string().contains("scripts/setup"));
     }
 }

@@ -243,7 +243,7 @@ async fn mine_with_bar(
                 MiningState::Idle { reason } => reason.to_string(),
                 MiningState::Ready(_) => {
                     let speed = rate(counts.nonces as f64 / started.elapsed().as_secs_f64());
-                    format!("{speed}nonces/s, {} hits, {} refused", counts.hits, refused(&answers.borrow()))
+                    format!("{speed} nonces/s, {} hits, {} refused", counts.hits, refused(&answers.borrow()))
                 }
             });
         }

@@ -144,7 +144,7 @@ pub fn rate(per_second: f64) -> String {
         value if value >= 1e9 => format!("{:.2} G", value / 1e9),
         value if value >= 1e6 => format!("{:.2} M", value / 1e6),
         value if value >= 1e3 => format!("{:.1} k", value / 1e3),
-        value => format!("{value:.1} "),
+        value => format!("{value:.1}"),
     }
 }
 
