@@ -81,7 +81,7 @@ fn policy() -> TxPolicy {
 impl Net {
     /// A chain with a block per transaction; [`Net::hold_blocks`] changes that.
     async fn start(params: &DeployParams) -> Net {
-        let anvil = Anvil::at(find_anvil().unwrap()).timeout(60_000).try_spawn().unwrap();
+        let anvil = Anvil::at(find_anvil().unwrap()).host("127.0.0.1").timeout(60_000).try_spawn().unwrap();
         let provider = ProviderBuilder::new().disable_recommended_fillers().connect_http(anvil.endpoint_url());
         let contracts = deploy(&provider, anvil.addresses()[0], params).await.unwrap();
         let rpc = Rpc::new(&anvil.endpoint(), rpc_options()).unwrap();

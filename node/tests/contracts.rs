@@ -84,7 +84,13 @@ struct Chain {
 /// Starts anvil. The provider signs for its accounts.
 fn anvil(arguments: &[&str]) -> (AnvilInstance, DynProvider) {
     let program = find_anvil().expect("these tests need anvil");
-    let anvil = Anvil::at(program).prague().args(arguments).timeout(60_000).try_spawn().expect("anvil starts");
+    let anvil = Anvil::at(program)
+        .host("127.0.0.1")
+        .prague()
+        .args(arguments)
+        .timeout(60_000)
+        .try_spawn()
+        .expect("anvil starts");
     let wallet = anvil.wallet().expect("anvil has accounts");
     let provider = ProviderBuilder::new().wallet(wallet).connect_http(anvil.endpoint_url()).erased();
     provider.client().set_poll_interval(POLL_INTERVAL);

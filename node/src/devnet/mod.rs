@@ -375,6 +375,8 @@ fn start_anvil(options: &DevnetOptions) -> anyhow::Result<AnvilInstance> {
         })?;
     }
     Anvil::at(program)
+        // A number, since a bare machine may not know the name localhost.
+        .host(Ipv4Addr::LOCALHOST.to_string())
         .port(options.port.unwrap_or(0))
         .block_time_f64(options.block_time.as_secs_f64())
         .args(["--hardfork", "prague", "--gas-limit", "60000000"])
