@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
+pub use zgpu_core::check::{CaseReport, Mismatch, Summary};
 use zgpu_core::{
     device::DeviceError,
     digest::{H256, keccak256},
@@ -130,64 +131,6 @@ pub enum VectorError {
         /// What went wrong.
         error: DeviceError,
     },
-}
-
-/// A value that differs from the file's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    /// Which value.
-    pub what: String,
-    /// The file's.
-    pub expected: String,
-    /// Ours.
-    pub got: String,
-}
-
-/// What came of one case.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CaseReport {
-    /// Which case, from 0.
-    pub case: usize,
-    /// The range's shard and length, to tell cases apart.
-    pub title: String,
-    /// Values that differ; none if the case passed.
-    pub mismatches: Vec<Mismatch>,
-}
-
-impl CaseReport {
-    /// True when every value was equal.
-    pub fn passed(&self) -> bool {
-        self.mismatches.is_empty()
-    }
-}
-
-impl fmt::Display for CaseReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(first) = self.mismatches.first() else {
-            return write!(f, "case {}: {}: passed", self.case, self.title);
-        };
-        let Mismatch { what, expected, got } = first;
-        write!(f, "case {}: {}: FAILED: {what} is {got}, expected {expected}", self.case, self.title)?;
-        match self.mismatches.len() - 1 {
-            0 => Ok(()),
-            more => write!(f, " (and {more} more)"),
-        }
-    }
-}
-
-/// Counts of a whole file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Cases in which every value was equal.
-    pub passed: usize,
-    /// Cases in which one was not.
-    pub failed: usize,
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)
-    }
 }
 
 /// One case of a vector file.
@@ -375,18 +318,14 @@ pub fn check_vectors(
     for (index, case) in parse_vectors(text)?.iter().enumerate() {
         let mismatches = check_case(case, engine).map_err(|error| VectorError::Device { case: index, error })?;
         let title = format!(
-            "{} loads from sector {}, shard {} of {}",
+            "case {index}: {} loads from sector {}, shard {} of {}",
             case.range.loads(),
             case.range.start_position,
             case.range.shard_id,
             case.range.shards()
         );
-        let report = CaseReport { case: index, title, mismatches };
-        if report.passed() {
-            summary.passed += 1;
-        } else {
-            summary.failed += 1;
-        }
+        let report = CaseReport { title, mismatches };
+        summary.count(&report);
         out(report);
     }
     Ok(summary)
