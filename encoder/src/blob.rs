@@ -9,6 +9,13 @@ pub const BYTES_PER_SCALAR: usize = 32;
 /// Bytes of the length at the end of a blob: a little-endian u32.
 const BYTES_PER_LENGTH: usize = 4;
 
+/// Encoded rows for each row of the matrix: the code has three cosets, the first of which is the matrix itself.
+pub const COSETS: usize = 3;
+/// Most scalars of a matrix, as log2: the field has roots of unity for four times as many.
+const MAX_LG_SCALARS: u32 = 26;
+/// Fewest columns, as log2: a row is a whole number of 256-byte sectors.
+const MIN_LG_COLUMNS: u32 = 3;
+
 /// Size of a blob's matrix, a run-time value: 2^10 x 2^10 in production, 2^6 x 2^5 in quick tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dimensions {
@@ -17,10 +24,13 @@ pub struct Dimensions {
 }
 
 /// Why bytes cannot become a blob, or a blob is none.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BlobError {
-    /// The matrix is larger than the length field, or the field's roots of unity, allow.
-    #[error("2^{lg_rows} rows by 2^{lg_columns} columns: at most 2^26 scalars")]
+    /// The matrix is larger than the field's roots of unity allow, or too small for a tree over it.
+    #[error(
+        "2^{lg_rows} rows by 2^{lg_columns} columns: expected at least 2 rows of 2^{MIN_LG_COLUMNS} columns, \
+         at most 2^{MAX_LG_SCALARS} scalars"
+    )]
     Dimensions {
         /// log2 of the rows.
         lg_rows: u32,
@@ -68,22 +78,49 @@ pub enum BlobError {
 }
 
 impl Dimensions {
-    /// A matrix of 2^`lg_rows` by 2^`lg_columns` scalars: at most 2^26, so that four times as many have a root of unity.
+    /// A matrix of 2^`lg_rows` by 2^`lg_columns` scalars: at least 2 rows of 8 columns, at most 2^26 scalars.
     pub fn new(lg_rows: u32, lg_columns: u32) -> Result<Self, BlobError> {
         match lg_rows.checked_add(lg_columns) {
-            Some(lg_scalars) if lg_scalars <= 26 => Ok(Dimensions { lg_rows, lg_columns }),
+            Some(lg_scalars) if lg_rows >= 1 && lg_columns >= MIN_LG_COLUMNS && lg_scalars <= MAX_LG_SCALARS => {
+                Ok(Dimensions { lg_rows, lg_columns })
+            }
             _ => Err(BlobError::Dimensions { lg_rows, lg_columns }),
         }
     }
 
+    /// log2 of the rows: the depth of a row's proof.
+    pub fn lg_rows(&self) -> u32 {
+        self.lg_rows
+    }
+
+    /// log2 of the scalars.
+    pub fn lg_scalars(&self) -> u32 {
+        self.lg_rows + self.lg_columns
+    }
+
+    /// Rows of the matrix.
+    pub fn rows(&self) -> usize {
+        1 << self.lg_rows
+    }
+
+    /// Scalars of a row.
+    pub fn columns(&self) -> usize {
+        1 << self.lg_columns
+    }
+
     /// Scalars in the matrix.
     pub fn scalars(&self) -> usize {
-        1 << (self.lg_rows + self.lg_columns)
+        1 << self.lg_scalars()
+    }
+
+    /// Encoded rows, and so slices: the rows of all cosets.
+    pub fn slices(&self) -> usize {
+        COSETS * self.rows()
     }
 
     /// Bytes of data that fit: 31 a scalar, less the length.
     pub fn max_data_bytes(&self) -> usize {
-        (self.scalars() * BYTES_PER_RAW_SCALAR).saturating_sub(BYTES_PER_LENGTH)
+        self.scalars() * BYTES_PER_RAW_SCALAR - BYTES_PER_LENGTH
     }
 }
 
@@ -172,6 +209,8 @@ mod tests {
         assert_eq!(refuse(&|s| s[32 * 4] = 9), BlobError::Padding { position: 124, length: 100 });
         assert!(matches!(refuse(&|s| s.truncate(last)), BlobError::Length { .. }));
         assert_eq!(pack(dimensions, &data(63_485)), Err(BlobError::TooLarge { actual: 63_485, maximum: 63_484 }));
-        assert!(Dimensions::new(u32::MAX, 2).is_err() && Dimensions::new(20, 7).is_err());
+        for (lg_rows, lg_columns) in [(u32::MAX, 2), (20, 7), (0, 5), (6, 2)] {
+            assert_eq!(Dimensions::new(lg_rows, lg_columns), Err(BlobError::Dimensions { lg_rows, lg_columns }));
+        }
     }
 }

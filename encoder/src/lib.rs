@@ -1,5 +1,18 @@
-//! 0G DA: the parts of an encoded blob, as pure computation.
+//! 0G DA: erasure coding, commitments, proofs and slices of blobs, as pure computation.
 //!
-//! So far: how bytes become the matrix of scalars that is erasure coded and committed to, and back.
+//! `bytes -> `[`blob`]` -> `[`extend`]`: 3 cosets -> `[`commit`]` and `[`merkle`]` -> `[`mod@slice`]`: 3R slices`, put
+//! together by [`encode`]. [`verify`] judges slices; [`recover`] gets the bytes back from any third of the rows;
+//! [`check`] recomputes the network's vectors.
 
 pub mod blob;
+pub mod check;
+pub mod commit;
+pub mod encode;
+pub mod extend;
+pub mod merkle;
+mod msm;
+pub mod params;
+pub mod points;
+pub mod recover;
+pub mod slice;
+pub mod verify;

@@ -149,6 +149,26 @@ fn the_vectors_pass_and_changed_ones_fail() {
 }
 
 #[test]
+fn the_blob_vectors_pass_and_changed_ones_fail() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../encoder/vectors");
+    let (one, other) = (folder.join("blob-6x5-1.json"), folder.join("blob-6x5-1234.json"));
+    let output = zgpu(&["da", "check", "--vectors", text(&one), text(&other)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().last(), Some("2 passed, 0 failed"));
+
+    let dir = TempDir::new().unwrap();
+    let root = "2554fa7d662d87744f75a1cf8f3a7cbfe8952e7201124a8cbf174a73ad728732";
+    let original = fs::read_to_string(&other).unwrap();
+    assert!(original.contains(root));
+    let changed = write(&dir, "changed", original.replace(root, &root.replace("2554", "2555")).as_bytes());
+    let output = zgpu(&["da", "check", "--vectors", text(&changed)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains(root), "both numbers: {}", stdout(&output));
+    assert_eq!(stdout(&output).lines().last(), Some("0 passed, 1 failed"));
+    refused(&["da", "check", "--vectors", text(&dir.path().join("none"))], 1, &["cannot be opened"]);
+}
+
+#[test]
 fn devices_are_listed_with_what_is_missing() {
     let output = zgpu(&["devices", "--json"]);
     assert!(output.status.success());

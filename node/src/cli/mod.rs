@@ -44,6 +44,9 @@ enum Command {
     /// Proof of Random Access.
     #[command(subcommand)]
     Pora(PoraCommand),
+    /// Data availability: encoded blobs.
+    #[command(subcommand)]
+    Da(DaCommand),
     /// Measure this machine; every line shows its limit and the ratio to it.
     Bench {
         /// Benchmark to run; all of them when left out.
@@ -60,7 +63,13 @@ enum Command {
 #[derive(Subcommand)]
 enum PoraCommand {
     /// Recompute every case of a vector file; exits 1 when one differs.
-    Check(check::CheckArgs),
+    Check(check::PoraArgs),
+}
+
+#[derive(Subcommand)]
+enum DaCommand {
+    /// Encode the blob of every vector file anew, on the CPU; exits 1 when one differs.
+    Check(check::DaArgs),
 }
 
 /// Runs the command that the arguments name.
@@ -76,7 +85,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Devnet(args) => devnet::run(args),
         Command::Devices { json } => devices::run(json),
-        Command::Pora(PoraCommand::Check(args)) => check::run(args),
+        Command::Pora(PoraCommand::Check(args)) => check::pora(args),
+        Command::Da(DaCommand::Check(args)) => check::da(args),
         Command::Bench { name, backend, json } => bench(name.as_deref(), backend, json),
     };
     result.unwrap_or_else(|error| {
