@@ -13,11 +13,11 @@ use crate::{
 const MINER_KEY_VARIABLE: &str = "ZGPU_MINER_KEY";
 
 const AFTER_HELP: &str = "\
-The command starts anvil (a real EVM), deploys the contracts, uploads the file, completes its 8 GiB pricing chunk with
-zeros, seals what was uploaded, mines it, submits the proofs and withdraws the reward. It exits with 0 only when the
-wanted number of proofs was accepted.
+The command starts anvil (a real EVM), deploys the contracts, uploads the file, completes its 8 GiB pricing chunk \
+with zeros, seals what was uploaded, mines it, submits the proofs and withdraws the reward. It exits with 0 only when \
+the wanted number of proofs was accepted.
 
-The miner's key comes from --key-file, --keystore, or the environment variable ZGPU_MINER_KEY (64 hex digits); without
+The miner's key comes from --key-file, --keystore, or the environment variable ZGPU_MINER_KEY (64 hex digits); without \
 any of them a key is made for the run. The devnet funds its account.";
 
 #[derive(Args)]
