@@ -1,4 +1,4 @@
-//! Facts and small shared parts of zgpu: units, hashes, merkle trees, device descriptions, shapes of work.
+//! Facts and small shared parts of zgpu: units, hashes, merkle trees, device descriptions, shapes of work, reports of checks.
 //!
 //! Everything else may use this crate; it uses none of the others.
 
