@@ -12,11 +12,25 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use libloading::Library;
 
 /// Objects: a name, and the source below `cuda/`.
-const OBJECTS: [(&str, &str); 3] = [("draw", "pora/draw.cu"), ("scan", "pora/scan.cu"), ("seal", "seal/seal.cu")];
+const OBJECTS: &[(&str, &str)] = &[
+    ("bucket", "msm/bucket.cu"),
+    ("combine", "curve/combine.cu"),
+    ("draw", "pora/draw.cu"),
+    ("merkle", "merkle/merkle.cu"),
+    ("ntt", "ntt/ntt.cu"),
+    ("scan", "pora/scan.cu"),
+    ("seal", "seal/seal.cu"),
+    ("slice", "slice/slice.cu"),
+    ("sort", "msm/sort.cu"),
+    ("table", "msm/table.cu"),
+];
 /// Compute capabilities with an image of their own.
 const ARCHS: [u32; 5] = [75, 80, 86, 89, 90];
 /// Capability of the embedded PTX, which every newer card can take.
@@ -86,24 +100,45 @@ fn compile_all(nvrtc: &Nvrtc, sources: &Path, out: &Path) -> String {
             ARCHS.into_iter().filter(|arch| wanted.contains(&arch.to_string().as_str())).collect()
         }
     };
+    // Every object for every target, and as PTX: compiled side by side, written down in this order.
+    let jobs: Vec<(&str, PathBuf, u32, bool)> = OBJECTS
+        .iter()
+        .flat_map(|&(object, source)| {
+            let targets = archs.iter().map(|&arch| (arch, false)).chain([(PTX_ARCH, true)]);
+            targets.map(move |(arch, ptx)| (object, sources.join(source), arch, ptx))
+        })
+        .collect();
+    let next = AtomicUsize::new(0);
+    let results: Vec<OnceLock<(Vec<u8>, String)>> = jobs.iter().map(|_| OnceLock::new()).collect();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, |cores| cores.get()) {
+            scope.spawn(|| {
+                while let Some((place, (_, path, arch, ptx))) = {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    jobs.get(place).map(|job| (place, job))
+                } {
+                    let kind = if *ptx { "compute" } else { "sm" };
+                    let compiled = nvrtc.compile(path, &format!("{kind}_{arch}"));
+                    results[place].set(compiled).expect("a job is done once");
+                }
+            });
+        }
+    });
     let mut images = String::from("static IMAGES: &[Image] = &[\n");
     let mut resources = String::from("static RESOURCES: &[KernelResources] = &[\n");
-    for (object, source) in OBJECTS {
-        let path = sources.join(source);
-        for &arch in &archs {
-            let (cubin, log) = nvrtc.compile(&path, &format!("sm_{arch}"));
-            let file = format!("{object}.sm_{arch}.cubin");
-            fs::write(out.join(&file), cubin).expect("OUT_DIR can be written");
-            add_image(&mut images, object, arch, false, &file);
-            add_resources(&mut resources, arch, &log);
-        }
-        let (mut ptx, _) = nvrtc.compile(&path, &format!("compute_{PTX_ARCH}"));
-        while ptx.last() == Some(&0) {
-            ptx.pop();
-        }
-        let file = format!("{object}.compute_{PTX_ARCH}.ptx");
-        fs::write(out.join(&file), ptx).expect("OUT_DIR can be written");
-        add_image(&mut images, object, PTX_ARCH, true, &file);
+    for ((object, _, arch, ptx), result) in jobs.iter().zip(results) {
+        let (mut image, log) = result.into_inner().expect("every job is done");
+        let file = if *ptx {
+            while image.last() == Some(&0) {
+                image.pop();
+            }
+            format!("{object}.compute_{arch}.ptx")
+        } else {
+            add_resources(&mut resources, *arch, &log);
+            format!("{object}.sm_{arch}.cubin")
+        };
+        fs::write(out.join(&file), image).expect("OUT_DIR can be written");
+        add_image(&mut images, object, *arch, *ptx, &file);
     }
     images + "];\n" + &resources + "];\n"
 }

@@ -24,6 +24,75 @@ impl std::fmt::Display for BackendKind {
     }
 }
 
+/// Which backend to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum BackendChoice {
+    /// CUDA, else a wgpu adapter that is no software, else the CPU.
+    #[default]
+    Auto,
+    /// The best SIMD level of the host's cores.
+    Cpu,
+    /// The first CUDA card.
+    Cuda,
+    /// The first wgpu adapter, hardware before software.
+    Wgpu,
+}
+
+/// A text that names no backend.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no backend; there are auto, cpu, cuda and wgpu")]
+pub struct UnknownBackend(String);
+
+impl std::str::FromStr for BackendChoice {
+    type Err = UnknownBackend;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(BackendChoice::Auto),
+            "cpu" => Ok(BackendChoice::Cpu),
+            "cuda" => Ok(BackendChoice::Cuda),
+            "wgpu" => Ok(BackendChoice::Wgpu),
+            other => Err(UnknownBackend(other.chars().take(40).collect())),
+        }
+    }
+}
+
+impl std::fmt::Display for BackendChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BackendChoice::Auto => "auto",
+            BackendChoice::Cpu => "cpu",
+            BackendChoice::Cuda => "cuda",
+            BackendChoice::Wgpu => "wgpu",
+        })
+    }
+}
+
+impl BackendChoice {
+    /// The backend and the index of the device to open. `list` gives the devices of a backend, and why others cannot be
+    /// used. Hardware goes before software; `auto` takes no software, and else the CPU's first device.
+    pub fn pick(
+        self,
+        list: impl Fn(BackendKind) -> (Vec<DeviceInfo>, Vec<UnusableDevice>),
+    ) -> Result<(BackendKind, usize), DeviceError> {
+        let backend = match self {
+            BackendChoice::Cpu => BackendKind::Cpu,
+            BackendChoice::Cuda => BackendKind::Cuda,
+            BackendChoice::Wgpu => BackendKind::Wgpu,
+            BackendChoice::Auto => {
+                let gpus = [BackendKind::Cuda, BackendKind::Wgpu];
+                let found = gpus.into_iter().find_map(|kind| list(kind).0.into_iter().find(|device| !device.software));
+                return Ok(found.map_or((BackendKind::Cpu, 0), |device| (device.backend, device.index)));
+            }
+        };
+        let (usable, others) = list(backend);
+        match usable.iter().min_by_key(|device| device.software) {
+            Some(device) => Ok((backend, device.index)),
+            None => Err(DeviceError::none_usable(backend, others)),
+        }
+    }
+}
+
 /// A device that can be opened, as `zgpu devices` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeviceInfo {
@@ -106,6 +175,15 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
+    /// Why a backend without usable devices has none; `others` are those that cannot be used.
+    pub fn none_usable(backend: BackendKind, others: Vec<UnusableDevice>) -> Self {
+        let (reason, remedy) = match others.into_iter().next() {
+            Some(other) => (format!("{}: {}", other.name, other.reason), other.remedy),
+            None => ("there is no such device".into(), "choose another backend, or auto".into()),
+        };
+        DeviceError::Unusable { backend, index: 0, reason, remedy }
+    }
+
     /// True when the device must not be used again without being opened anew.
     pub fn is_fatal(&self) -> bool {
         matches!(self, DeviceError::Unusable { .. } | DeviceError::Lost { .. })

@@ -2,6 +2,7 @@
 //!
 //! Everything else may use this crate; it uses none of the others.
 
+pub mod blob;
 pub mod check;
 pub mod device;
 pub mod digest;

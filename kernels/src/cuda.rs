@@ -1,6 +1,8 @@
 //! Cards through the CUDA driver, which is loaded at run time: a machine without one gets a reason, not a failure to start.
 
 use std::panic::catch_unwind;
+use std::ptr::NonNull;
+use std::slice;
 use std::sync::Arc;
 
 use cudarc::driver::result::{self, DriverError};
@@ -12,7 +14,7 @@ use cudarc::nvrtc::Ptx;
 use zgpu_core::device::{BackendKind, DeviceError, DeviceInfo, UnusableDevice};
 
 use crate::images;
-use crate::runtime::{Kernel, Memory, Runtime, THREADS_PER_BLOCK};
+use crate::runtime::{Kernel, Memory, Runtime};
 
 /// First driver interface that loads our images, CUDA 12.2, as cuDriverGetVersion counts.
 const MIN_DRIVER_API: i32 = 12020;
@@ -143,7 +145,7 @@ fn describe(index: usize, driver: &Driver) -> Result<DeviceInfo, UnusableDevice>
 pub struct Cuda {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    functions: [CudaFunction; Kernel::ALL.len()],
+    functions: Arc<[CudaFunction]>,
     info: Arc<DeviceInfo>,
 }
 
@@ -171,6 +173,39 @@ impl Memory for CudaMemory {
     }
 }
 
+/// Page-locked memory of the host.
+pub struct PinnedMemory {
+    context: Arc<CudaContext>,
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: plain bytes that only this value points to.
+unsafe impl Send for PinnedMemory {}
+
+impl AsRef<[u8]> for PinnedMemory {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the driver gave `len` bytes from `start` on, set since; they live as long as this value.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl AsMut<[u8]> for PinnedMemory {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for PinnedMemory {
+    /// The driver frees in the context of the thread, and this thread may never have used the card.
+    fn drop(&mut self) {
+        let _ = self.context.bind_to_thread();
+        // SAFETY: it came from cuMemHostAlloc, and all copies from and to it have ended: each waits before it returns.
+        let _ = unsafe { result::free_host(self.start.as_ptr().cast()) };
+    }
+}
+
 /// An argument structure, handed to a kernel by value.
 struct Arguments<A>(A);
 
@@ -185,6 +220,7 @@ impl Cuda {
 
 impl Runtime for Cuda {
     type Memory = CudaMemory;
+    type Staging = PinnedMemory;
 
     /// 512 MiB.
     const LG_LOADS_PER_CHUNK: u32 = 11;
@@ -214,7 +250,7 @@ impl Runtime for Cuda {
             let (major, minor) = capability(context.cu_device())?;
             let mut functions = Vec::with_capacity(Kernel::ALL.len());
             let mut loaded = None;
-            for kernel in Kernel::ALL {
+            for &kernel in Kernel::ALL {
                 let module = match &loaded {
                     Some((object, module)) if *object == kernel.object() => Arc::clone(module),
                     _ => {
@@ -231,8 +267,7 @@ impl Runtime for Cuda {
                 functions.push(module.load_function(kernel.name())?);
                 loaded = Some((kernel.object(), module));
             }
-            let functions = functions.try_into().map_err(|_| DriverError(CUresult::CUDA_ERROR_NOT_FOUND))?;
-            Ok(Self { stream: context.new_stream()?, context, functions, info: Arc::new(info) })
+            Ok(Self { stream: context.new_stream()?, context, functions: functions.into(), info: Arc::new(info) })
         };
         start().map_err(|e| unusable(describe_error(e), "see the system's log for the card".into()))
     }
@@ -241,7 +276,7 @@ impl Runtime for Cuda {
         Ok(Self {
             context: Arc::clone(&self.context),
             stream: self.context.new_stream().map_err(|e| self.lost(e))?,
-            functions: self.functions.clone(),
+            functions: Arc::clone(&self.functions),
             info: Arc::clone(&self.info),
         })
     }
@@ -255,10 +290,11 @@ impl Runtime for Cuda {
     }
 
     fn resident_threads(&self, kernel: Kernel) -> Result<u32, DeviceError> {
+        let threads = kernel.threads_per_block();
         let blocks = self.functions[kernel as usize]
-            .occupancy_max_active_blocks_per_multiprocessor(THREADS_PER_BLOCK, 0, None)
+            .occupancy_max_active_blocks_per_multiprocessor(threads, 0, None)
             .map_err(|e| self.lost(e))?;
-        Ok(blocks * THREADS_PER_BLOCK * self.info.compute_units)
+        Ok(blocks * threads * self.info.compute_units)
     }
 
     fn alloc(&self, what: &'static str, bytes: u64) -> Result<CudaMemory, DeviceError> {
@@ -301,10 +337,36 @@ impl Runtime for Cuda {
         self.wait()
     }
 
+    fn alloc_staging(&self, what: &'static str, bytes: u64) -> Result<PinnedMemory, DeviceError> {
+        let device = self.info.name.clone();
+        let no_memory = |e: DriverError| match e.0 {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                DeviceError::OutOfMemory { device: format!("host of {device}"), what, wanted: bytes, available: 0 }
+            }
+            _ => self.lost(e),
+        };
+        let len = usize::try_from(bytes).map_err(|_| no_memory(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)))?;
+        self.context.bind_to_thread().map_err(|e| self.lost(e))?;
+        // SAFETY: the context is current. Length 0 gets a byte, since the driver refuses to allocate none.
+        let start = unsafe { result::malloc_host(len.max(1), 0) }.map_err(no_memory)?.cast::<u8>();
+        let start = NonNull::new(start).expect("the driver gave memory");
+        // SAFETY: so many bytes were allocated.
+        unsafe { start.write_bytes(0, len) };
+        Ok(PinnedMemory { context: Arc::clone(&self.context), start, len })
+    }
+
+    fn upload(&self, memory: &mut CudaMemory, staging: &PinnedMemory, bytes: u64) -> Result<(), DeviceError> {
+        self.write(memory, 0, &staging.as_ref()[..bytes as usize])
+    }
+
+    fn download(&self, memory: &CudaMemory, staging: &mut PinnedMemory, bytes: u64) -> Result<(), DeviceError> {
+        self.read(memory, 0, &mut staging.as_mut()[..bytes as usize])
+    }
+
     unsafe fn launch<A: Copy + Sync>(&self, kernel: Kernel, blocks: u32, args: &A) -> Result<(), DeviceError> {
         let arguments = Arguments(*args);
-        let config =
-            LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS_PER_BLOCK, 1, 1), shared_mem_bytes: 0 };
+        let threads = kernel.threads_per_block();
+        let config = LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
         // SAFETY: the caller vouches for the structure and the addresses; the driver copies the structure before it returns.
         unsafe { self.stream.launch_builder(&self.functions[kernel as usize]).arg(&arguments).launch(config) }
             .map(|_| ())

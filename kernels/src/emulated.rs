@@ -3,13 +3,13 @@
 //! For tests on machines without a card. Slow, and never listed.
 
 use std::cell::UnsafeCell;
-use std::ffi::c_void;
+use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 
 use zgpu_core::device::{BackendKind, DeviceError, DeviceInfo};
 
-use crate::pora;
-use crate::runtime::{Kernel, Memory, Runtime, THREADS_PER_BLOCK};
+use crate::runtime::{Kernel, Memory, Runtime};
+use crate::{blob, pora};
 
 /// The host, in place of a card that draws, scans and seals.
 pub type PoraDevice = pora::Device<Host>;
@@ -17,12 +17,57 @@ pub type PoraDevice = pora::Device<Host>;
 pub type Pads = pora::Pads<Host>;
 /// Sealed loads of a [`PoraDevice`].
 pub type Loads = pora::Loads<Host>;
+/// The host, in place of a card that encodes blobs.
+pub type BlobDevice = blob::Device<Host>;
+/// A blob of a [`BlobDevice`].
+pub type Blob = blob::Blob<Host>;
 
 unsafe extern "C" {
-    fn zgpu_emulate_seed_pads(args: *const c_void, first: u32, count: u32, threads: u32);
-    fn zgpu_emulate_draw_pads(args: *const c_void, first: u32, count: u32, threads: u32);
-    fn zgpu_emulate_scan_items(args: *const c_void, first: u32, count: u32, threads: u32);
-    fn zgpu_emulate_seal_units(args: *const c_void, first: u32, count: u32, threads: u32);
+    /// Runs blocks `first .. first + count` of a grid of `blocks`; false when no kernel has the name.
+    fn zgpu_emulate(
+        name: *const c_char,
+        args: *const c_void,
+        first: u32,
+        count: u32,
+        blocks: u32,
+        threads: u32,
+    ) -> bool;
+}
+
+unsafe extern "C" {
+    /// One operation of `cuda/field/field.cuh`; false when there is none of this name.
+    fn zgpu_emulate_field(
+        field: *const c_char,
+        operation: *const c_char,
+        a: *const [u32; 8],
+        b: *const [u32; 8],
+        result: *mut [u32; 8],
+    ) -> bool;
+}
+
+/// A field of `cuda/field/field.cuh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// Coordinates of points.
+    Fq,
+    /// Scalars.
+    Fr,
+}
+
+impl Field {
+    /// What the kernels' function `operation` gives for `a`, or for `a` and `b`: limbs, the lowest first. Predicates give one
+    /// or zero. `None` when there is no such operation.
+    pub fn call(self, operation: &str, a: [u32; 8], b: [u32; 8]) -> Option<[u32; 8]> {
+        let field = match self {
+            Field::Fq => c"Fq",
+            Field::Fr => c"Fr",
+        };
+        let operation = CString::new(operation).ok()?;
+        let mut result = [0; 8];
+        // SAFETY: the texts end with a zero byte, and all pointers are to eight words each.
+        let known = unsafe { zgpu_emulate_field(field.as_ptr(), operation.as_ptr(), &a, &b, &mut result) };
+        known.then_some(result)
+    }
 }
 
 /// What one allocation may take, and what is said to be free: tests need no more.
@@ -59,6 +104,7 @@ impl Memory for HostMemory {
 
 impl Runtime for Host {
     type Memory = HostMemory;
+    type Staging = Vec<u8>;
 
     /// Small, so that tests cross the border between two chunks.
     const LG_LOADS_PER_CHUNK: u32 = 1;
@@ -133,20 +179,32 @@ impl Runtime for Host {
         Ok(())
     }
 
+    fn alloc_staging(&self, _what: &'static str, bytes: u64) -> Result<Vec<u8>, DeviceError> {
+        Ok(vec![0; bytes as usize])
+    }
+
+    fn upload(&self, memory: &mut HostMemory, staging: &Vec<u8>, bytes: u64) -> Result<(), DeviceError> {
+        self.write(memory, 0, &staging[..bytes as usize])
+    }
+
+    fn download(&self, memory: &HostMemory, staging: &mut Vec<u8>, bytes: u64) -> Result<(), DeviceError> {
+        self.read(memory, 0, &mut staging[..bytes as usize])
+    }
+
     unsafe fn launch<A: Copy + Sync>(&self, kernel: Kernel, blocks: u32, args: &A) -> Result<(), DeviceError> {
-        let run = match kernel {
-            Kernel::SeedPads => zgpu_emulate_seed_pads,
-            Kernel::DrawPads => zgpu_emulate_draw_pads,
-            Kernel::ScanItems => zgpu_emulate_scan_items,
-            Kernel::SealUnits => zgpu_emulate_seal_units,
-        };
+        let name = CString::new(kernel.name()).expect("no zero byte in a kernel's name");
+        let name = name.as_c_str();
         let share = blocks.div_ceil(self.info.compute_units).max(1);
         std::thread::scope(|scope| {
             for first in (0..blocks).step_by(share as usize) {
                 scope.spawn(move || {
+                    let count = share.min(blocks - first);
+                    let args = (&raw const *args).cast();
                     // SAFETY: the caller vouches for the arguments; each block runs once, and blocks share only what kernels
                     // update atomically.
-                    unsafe { run((&raw const *args).cast(), first, share.min(blocks - first), THREADS_PER_BLOCK) }
+                    let known =
+                        unsafe { zgpu_emulate(name.as_ptr(), args, first, count, blocks, kernel.threads_per_block()) };
+                    assert!(known, "emulate.cpp lists {}", kernel.name());
                 });
             }
         });

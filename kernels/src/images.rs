@@ -3,7 +3,7 @@
 /// Machine code or PTX of one object.
 #[derive(Clone, Copy)]
 pub struct Image {
-    /// Name of the object: draw, scan or seal.
+    /// Name of the object, as [`crate::runtime::Kernel::object`] gives it.
     pub object: &'static str,
     /// Compute capability, major x 10 + minor: of the card for a cubin, the least that can take it for PTX.
     pub arch: u32,

@@ -9,8 +9,8 @@ use zgpu_core::device::{DeviceError, DeviceInfo};
 use zgpu_core::units::{BYTES_PER_LOAD, BYTES_PER_PAD, BYTES_PER_SEAL, SEALS_PER_LOAD};
 use zgpu_core::work::{DrawJob, ScanHit, ScanItem};
 
-use crate::launch::{
-    self, BYTES_PER_DIGEST, BYTES_PER_HIT, BYTES_PER_ITEM, BYTES_PER_PAD_SEED, DrawMemory, ScanMemory,
+use crate::launch::pora::{
+    self as launch, BYTES_PER_DIGEST, BYTES_PER_HIT, BYTES_PER_ITEM, BYTES_PER_PAD_SEED, DrawMemory, ScanMemory,
 };
 use crate::runtime::{Kernel, Memory, Runtime};
 

@@ -1,10 +1,9 @@
 //! Every backend behind the seam's traits, and the choice among them at run time.
 
-use zgpu_core::device::{BackendKind, DeviceError, DeviceInfo, UnusableDevice};
+use zgpu_core::device::{BackendChoice, BackendKind, DeviceError, DeviceInfo, UnusableDevice};
 
 use crate::{
     cpu::{self, CpuDevice},
-    engine::BackendChoice,
     seam::{Prospector, Sealer},
 };
 
@@ -132,35 +131,12 @@ pub fn with_device_at<V: DeviceVisitor>(
         #[cfg(feature = "wgpu")]
         BackendKind::Wgpu => Ok(visitor.visit(zgpu_shaders::PoraDevice::open(index)?)),
         #[cfg(not(all(feature = "cuda", feature = "wgpu")))]
-        absent => Err(unusable(absent, list(absent).1)),
+        absent => Err(DeviceError::none_usable(absent, list(absent).1)),
     }
 }
 
 /// Opens the device that `choice` names and hands it to `visitor`.
 pub fn with_device<V: DeviceVisitor>(choice: BackendChoice, visitor: V) -> Result<V::Output, DeviceError> {
-    let backend = match choice {
-        BackendChoice::Cpu => BackendKind::Cpu,
-        BackendChoice::Cuda => BackendKind::Cuda,
-        BackendChoice::Wgpu => BackendKind::Wgpu,
-        BackendChoice::Auto => {
-            let gpus = [BackendKind::Cuda, BackendKind::Wgpu];
-            let found = gpus.into_iter().find_map(|kind| list(kind).0.into_iter().find(|device| !device.software));
-            let (backend, index) = found.map_or((BackendKind::Cpu, 0), |device| (device.backend, device.index));
-            return with_device_at(backend, index, visitor);
-        }
-    };
-    let (usable, others) = list(backend);
-    match usable.iter().min_by_key(|device| device.software) {
-        Some(device) => with_device_at(backend, device.index, visitor),
-        None => Err(unusable(backend, others)),
-    }
-}
-
-/// Why a backend without devices has none.
-fn unusable(backend: BackendKind, others: Vec<UnusableDevice>) -> DeviceError {
-    let (reason, remedy) = match others.into_iter().next() {
-        Some(other) => (format!("{}: {}", other.name, other.reason), other.remedy),
-        None => ("there is no such device".into(), "choose another backend, or auto".into()),
-    };
-    DeviceError::Unusable { backend, index: 0, reason, remedy }
+    let (backend, index) = choice.pick(list)?;
+    with_device_at(backend, index, visitor)
 }

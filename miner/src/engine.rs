@@ -1,13 +1,12 @@
 //! The engine that a node uses: one object per device, whatever the device is.
 
 use std::{
-    fmt, io,
-    str::FromStr,
+    io,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use zgpu_core::{
-    device::{BackendKind, DeviceError, DeviceInfo, UnusableDevice},
+    device::{BackendChoice, BackendKind, DeviceError, DeviceInfo, UnusableDevice},
     digest::H256,
     work::DrawJob,
 };
@@ -20,50 +19,6 @@ use crate::{
     puzzle::{Puzzle, PuzzleError, RangeError},
     seam::{Prospector, Sealer},
 };
-
-/// Which backend to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum BackendChoice {
-    /// CUDA, else a wgpu adapter that is no software, else the CPU.
-    #[default]
-    Auto,
-    /// The best SIMD level of the host's cores.
-    Cpu,
-    /// The first CUDA card.
-    Cuda,
-    /// The first wgpu adapter, hardware before software.
-    Wgpu,
-}
-
-/// A text that names no backend.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no backend; there are auto, cpu, cuda and wgpu")]
-pub struct UnknownBackend(String);
-
-impl FromStr for BackendChoice {
-    type Err = UnknownBackend;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(BackendChoice::Auto),
-            "cpu" => Ok(BackendChoice::Cpu),
-            "cuda" => Ok(BackendChoice::Cuda),
-            "wgpu" => Ok(BackendChoice::Wgpu),
-            other => Err(UnknownBackend(other.chars().take(40).collect())),
-        }
-    }
-}
-
-impl fmt::Display for BackendChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            BackendChoice::Auto => "auto",
-            BackendChoice::Cpu => "cpu",
-            BackendChoice::Cuda => "cuda",
-            BackendChoice::Wgpu => "wgpu",
-        })
-    }
-}
 
 /// A load that is there in sealed form, whole or in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

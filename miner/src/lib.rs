@@ -17,5 +17,5 @@ pub mod seam;
 pub use answer::{Answer, ChainRules, Hit, Refusal, check_answer};
 pub use backends::{DeviceVisitor, with_device, with_device_at};
 pub use check::{CaseReport, Summary, VectorError, check_vectors};
-pub use engine::{BackendChoice, Engine, HeldLoad, LoadSource, MineCounters, MineError, devices, open};
+pub use engine::{Engine, HeldLoad, LoadSource, MineCounters, MineError, devices, open};
 pub use puzzle::{MineRange, Puzzle, PuzzleError, RangeError, Shard};

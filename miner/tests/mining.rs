@@ -13,7 +13,7 @@ use std::{
 use ruint::aliases::U256;
 use zgpu_core::{
     H256,
-    device::{BackendKind, DeviceError, DeviceInfo},
+    device::{BackendChoice, BackendKind, DeviceError, DeviceInfo},
     digest::keccak256,
     flow::RESERVED_LEAF,
     tree::{sector_hashes, unbalanced_levels},
@@ -21,8 +21,8 @@ use zgpu_core::{
     work::{DrawJob, ScanHit, ScanItem},
 };
 use zgpu_miner::{
-    Answer, BackendChoice, ChainRules, Engine, HeldLoad, Hit, LoadSource, MineCounters, MineError, MineRange, Puzzle,
-    Refusal, Shard, check_answer,
+    Answer, ChainRules, Engine, HeldLoad, Hit, LoadSource, MineCounters, MineError, MineRange, Puzzle, Refusal, Shard,
+    check_answer,
     cpu::{CpuDevice, Level},
     engine::{EngineOptions, engine_on, open_at},
     open, plain,

@@ -1,4 +1,4 @@
-// Keccak-256 of one short message per thread.
+// Keccak-256 of one message per thread.
 //
 // Source of the formulas: Keccak reference (rate 1088, capacity 512, padding 0x01 .. 0x80), as Ethereum uses it.
 // State: 25 lanes, lane x + 5y; bytes of the message fill the lanes in order, little-endian.
@@ -99,5 +99,14 @@ __device__ __forceinline__ void keccak256(Lane (&digest)[4], const Lane (&messag
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         digest[i] = a[i];
+    }
+}
+
+// keccak-f[1600] on all lanes, for messages of more than one block.
+__device__ __forceinline__ void keccak_permute(Lane (&a)[25]) {
+#pragma unroll 1
+    for (int round = 0; round < 24; round += 2) {
+        keccak_round(a, lane(KECCAK_ROUND_CONSTANTS[round]));
+        keccak_round(a, lane(KECCAK_ROUND_CONSTANTS[round + 1]));
     }
 }

@@ -1,5 +1,6 @@
 //! The embedded PTX, executed by an interpreter: the kernels as a card gets them, where the host build has plain C++ in
-//! place of the instructions that `cuda/hash` spells out. One thread after the other, memory and queues of the emulated host.
+//! place of the instructions that `cuda/hash` and `cuda/field` spell out. The threads of a block run one after the other, each
+//! up to the next barrier; memory and queues are those of the emulated host, which also runs the kernels that sum points.
 
 use std::collections::HashMap;
 use std::slice;
@@ -7,7 +8,10 @@ use std::slice;
 use zgpu_core::device::{DeviceError, DeviceInfo};
 use zgpu_kernels::emulated::{Host, HostMemory};
 use zgpu_kernels::images;
-use zgpu_kernels::runtime::{Kernel, Runtime, THREADS_PER_BLOCK};
+use zgpu_kernels::runtime::{Kernel, Runtime};
+
+/// Objects whose kernels are interpreted.
+const INTERPRETED: [&str; 6] = ["draw", "merkle", "ntt", "scan", "seal", "slice"];
 
 /// The host as a place that interprets PTX.
 pub(crate) struct PtxHost {
@@ -17,12 +21,13 @@ pub(crate) struct PtxHost {
 
 impl Runtime for PtxHost {
     type Memory = HostMemory;
+    type Staging = Vec<u8>;
     const LG_LOADS_PER_CHUNK: u32 = Host::LG_LOADS_PER_CHUNK;
 
     fn open(index: usize) -> Result<Self, DeviceError> {
         let objects = images::all()
             .iter()
-            .filter(|image| image.ptx)
+            .filter(|image| image.ptx && INTERPRETED.contains(&image.object))
             .map(|image| (image.object, Object::parse(std::str::from_utf8(image.bytes).expect("PTX is text"))))
             .collect();
         Ok(Self { host: Host::open(index)?, objects })
@@ -48,19 +53,30 @@ impl Runtime for PtxHost {
     fn read(&self, memory: &HostMemory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
         self.host.read(memory, offset, bytes)
     }
+    fn alloc_staging(&self, what: &'static str, bytes: u64) -> Result<Vec<u8>, DeviceError> {
+        self.host.alloc_staging(what, bytes)
+    }
+    fn upload(&self, memory: &mut HostMemory, staging: &Vec<u8>, bytes: u64) -> Result<(), DeviceError> {
+        self.host.upload(memory, staging, bytes)
+    }
+    fn download(&self, memory: &HostMemory, staging: &mut Vec<u8>, bytes: u64) -> Result<(), DeviceError> {
+        self.host.download(memory, staging, bytes)
+    }
     fn wait(&self) -> Result<(), DeviceError> {
         self.host.wait()
     }
 
     unsafe fn launch<A: Copy + Sync>(&self, kernel: Kernel, blocks: u32, args: &A) -> Result<(), DeviceError> {
+        if !INTERPRETED.contains(&kernel.object()) {
+            // SAFETY: the caller vouches for the arguments.
+            return unsafe { self.host.launch(kernel, blocks, args) };
+        }
         // SAFETY: argument structures hold plain numbers and have no padding.
         let args = unsafe { slice::from_raw_parts((&raw const *args).cast::<u8>(), size_of::<A>()) };
         let object = &self.objects[kernel.object()];
         let function = &object.functions[kernel.name()];
         for block in 0..blocks {
-            for thread in 0..THREADS_PER_BLOCK {
-                function.run(args, object, block, thread);
-            }
+            function.run(args, object, block, kernel.threads_per_block());
         }
         Ok(())
     }
@@ -75,6 +91,8 @@ struct Object {
 struct Function {
     code: Vec<Instruction>,
     registers: usize,
+    /// Shared memory: symbol and bytes.
+    shared: Vec<(String, usize)>,
 }
 
 struct Instruction {
@@ -107,10 +125,16 @@ enum Op {
     Or,
     Lop3,
     ShfLeftWrap,
+    ShfRightWrap,
+    Not,
+    Min,
+    Negate,
+    ReverseBits,
     Prmt,
     /// Carry in, carry out.
     Add(bool, bool),
-    Sub,
+    /// Borrow in, borrow out.
+    Sub(bool, bool),
     MulLow,
     MulHigh,
     MulWide(bool),
@@ -126,6 +150,7 @@ enum Op {
     Store(usize),
     AtomicAdd,
     Branch,
+    Barrier,
     Return,
 }
 
@@ -170,31 +195,45 @@ impl Function {
                 None => place += 1,
             }
         }
+        // .shared .align 4 .b8 name[bytes]
+        let shared = body.iter().filter_map(|line| {
+            let name = line.trim().strip_prefix(".shared ")?.split_whitespace().last()?.trim_end_matches([';', ']']);
+            let (name, bytes) = name.split_once('[').expect("shared memory is an array of bytes");
+            Some((name.to_owned(), bytes.parse().expect("a size")))
+        });
+        let shared = shared.collect();
         let mut registers = HashMap::new();
         let code = statements
             .iter()
             .filter(|statement| !statement.ends_with(':'))
             .map(|statement| Instruction::parse(statement, &labels, &mut registers))
             .collect();
-        Self { code, registers: registers.len() }
+        Self { code, registers: registers.len(), shared }
     }
 
-    fn run(&self, args: &[u8], object: &Object, block: u32, thread: u32) {
-        let mut state = State { registers: vec![0; self.registers], carry: false, object, args, block, thread };
-        let mut next = 0;
-        loop {
-            let instruction = &self.code[next];
-            next += 1;
-            if let Some((predicate, wanted)) = instruction.guard
-                && (state.registers[predicate] != 0) != wanted
-            {
-                continue;
-            }
-            match instruction.op {
-                Op::Return => return,
-                Op::Branch => next = state.value(&instruction.operands[0]) as usize,
-                _ => state.execute(instruction),
-            }
+    /// Runs one block: every thread to its end, or to the barriers that all threads reach.
+    fn run(&self, args: &[u8], object: &Object, block: u32, threads: u32) {
+        let shared: Vec<(&str, Vec<u64>)> =
+            self.shared.iter().map(|(name, bytes)| (name.as_str(), vec![0; bytes.div_ceil(8)])).collect();
+        let shared: HashMap<&str, u64> =
+            shared.iter().map(|(name, words)| (*name, words.as_ptr().expose_provenance() as u64)).collect();
+        let mut waiting: Vec<State<'_>> = (0..threads)
+            .map(|thread| State {
+                registers: vec![0; self.registers],
+                carry: false,
+                next: 0,
+                object,
+                shared: &shared,
+                args,
+                block,
+                thread,
+                threads,
+            })
+            .filter_map(|mut state| state.run(&self.code).then_some(state))
+            .collect();
+        while !waiting.is_empty() {
+            assert_eq!(waiting.len(), threads as usize, "a thread has ended while another waits at a barrier");
+            waiting.retain_mut(|state| state.run(&self.code));
         }
     }
 }
@@ -280,10 +319,16 @@ fn decode(opcode: &str) -> (Op, bool) {
         "or" => Op::Or,
         "lop3" => Op::Lop3,
         "shf" if has("l") && has("wrap") => Op::ShfLeftWrap,
+        "shf" if has("r") && has("wrap") => Op::ShfRightWrap,
+        "not" => Op::Not,
+        "min" if last.starts_with('u') => Op::Min,
+        "brev" => Op::ReverseBits,
         "prmt" => Op::Prmt,
         "add" => Op::Add(false, has("cc")),
         "addc" => Op::Add(true, has("cc")),
-        "sub" => Op::Sub,
+        "sub" => Op::Sub(false, has("cc")),
+        "subc" => Op::Sub(true, has("cc")),
+        "neg" => Op::Negate,
         "mul" if has("wide") => Op::MulWide(last == "s32"),
         "mul" if has("lo") => Op::MulLow,
         "mul" if has("hi") && last == "u32" => Op::MulHigh,
@@ -302,10 +347,11 @@ fn decode(opcode: &str) -> (Op, bool) {
             _ => panic!("unknown comparison {opcode}"),
         }),
         "selp" => Op::Select,
-        "ld" if has("param") || has("const") || has("global") => Op::Load(lanes),
-        "st" if has("global") => Op::Store(lanes),
+        "ld" if has("param") || has("const") || has("global") || has("shared") => Op::Load(lanes),
+        "st" if has("global") || has("shared") => Op::Store(lanes),
         "atom" if has("global") && has("add") => Op::AtomicAdd,
         "bra" => Op::Branch,
+        "bar" if has("sync") => Op::Barrier,
         "ret" => Op::Return,
         _ => panic!("unknown instruction {opcode}"),
     };
@@ -315,26 +361,54 @@ fn decode(opcode: &str) -> (Op, bool) {
 /// One running thread.
 struct State<'a> {
     registers: Vec<u64>,
+    /// The carry of a sum, the borrow of a difference.
     carry: bool,
+    /// Place of the next instruction.
+    next: usize,
     object: &'a Object,
+    /// Addresses of the block's shared memory.
+    shared: &'a HashMap<&'a str, u64>,
     args: &'a [u8],
     block: u32,
     thread: u32,
+    threads: u32,
 }
 
 impl State<'_> {
+    /// Runs to a barrier, or to the end: then false.
+    fn run(&mut self, code: &[Instruction]) -> bool {
+        loop {
+            let instruction = &code[self.next];
+            self.next += 1;
+            if let Some((predicate, wanted)) = instruction.guard
+                && (self.registers[predicate] != 0) != wanted
+            {
+                continue;
+            }
+            match instruction.op {
+                Op::Return => return false,
+                Op::Barrier => return true,
+                Op::Branch => self.next = self.value(&instruction.operands[0]) as usize,
+                _ => self.execute(instruction),
+            }
+        }
+    }
+
     fn value(&self, operand: &Operand) -> u64 {
         match operand {
             Operand::Register(register) => self.registers[*register],
             Operand::Number(number) => *number,
             Operand::Vector(parts) => self.registers[parts[0]] & 0xffff_ffff | self.registers[parts[1]] << 32,
-            // A constant, or else the kernel's one parameter.
-            Operand::Symbol(name) => {
-                self.object.constants.get(name).map_or(self.args, Vec::as_slice).as_ptr().expose_provenance() as u64
-            }
+            // Shared memory, a constant, or else the kernel's one parameter.
+            Operand::Symbol(name) => match self.shared.get(name.as_str()) {
+                Some(&address) => address,
+                None => {
+                    self.object.constants.get(name).map_or(self.args, Vec::as_slice).as_ptr().expose_provenance() as u64
+                }
+            },
             Operand::Thread => self.thread.into(),
             Operand::Block => self.block.into(),
-            Operand::BlockSize => THREADS_PER_BLOCK.into(),
+            Operand::BlockSize => self.threads.into(),
             Operand::Place(register, symbol, offset) => {
                 let base = register.map_or(0, |register| self.registers[register]);
                 let symbol = symbol.as_ref().map_or(0, |name| self.value(&Operand::Symbol(name.clone())));
@@ -363,6 +437,11 @@ impl State<'_> {
                     .fold(0, |sum, i| sum | pick(a, i & 4) & pick(b, i & 2) & pick(c, i & 1))
             }
             Op::ShfLeftWrap => ((get(2) << 32 | get(1)) << (get(3) & 31)) >> 32,
+            Op::ShfRightWrap => (get(2) << 32 | get(1)) >> (get(3) & 31),
+            Op::Not => !get(1),
+            Op::Negate => get(1).wrapping_neg(),
+            Op::Min => get(1).min(get(2)),
+            Op::ReverseBits => u64::from((get(1) as u32).reverse_bits()),
             Op::Prmt => {
                 let bytes = get(2) << 32 | get(1);
                 (0..4).fold(0, |sum, i| {
@@ -379,7 +458,13 @@ impl State<'_> {
                 }
                 sum as u64
             }
-            Op::Sub => get(1).wrapping_sub(get(2)),
+            Op::Sub(borrow_in, borrow_out) => {
+                let (from, taken) = (u128::from(get(1)), u128::from(get(2)) + u128::from(borrow_in && self.carry));
+                if borrow_out {
+                    self.carry = from < taken;
+                }
+                from.wrapping_sub(taken) as u64
+            }
             Op::MulLow => get(1).wrapping_mul(get(2)),
             Op::MulHigh => (get(1) * get(2)) >> 32,
             Op::MulWide(signed) => {
@@ -442,7 +527,7 @@ impl State<'_> {
                     old.into()
                 }
             }
-            Op::Branch | Op::Return => unreachable!("the loop takes these"),
+            Op::Branch | Op::Barrier | Op::Return => unreachable!("the loop takes these"),
         };
         match &operands[0] {
             Operand::Register(register) => self.registers[*register] = cut(result),

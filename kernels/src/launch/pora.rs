@@ -1,9 +1,10 @@
-//! The kernels' signatures: argument structures as in `cuda/`, and one function for each kernel that proves its launch.
+//! The kernels that draw, scan and seal.
 
 use zgpu_core::device::DeviceError;
 use zgpu_core::units::{BYTES_PER_LOAD, BYTES_PER_PAD, BYTES_PER_SEAL, SEALS_PER_LOAD};
 
-use crate::runtime::{Kernel, Memory, Runtime, THREADS_PER_BLOCK};
+use super::{has, holds, launch_each};
+use crate::runtime::{Kernel, Memory, Runtime};
 
 /// Bytes of a pad seed.
 pub(crate) const BYTES_PER_PAD_SEED: usize = 64;
@@ -85,7 +86,7 @@ pub(crate) fn draw<R: Runtime>(
     for kernel in [Kernel::SeedPads, Kernel::DrawPads] {
         // SAFETY: both kernels take DrawArgs; thread i < count touches slot i of the three arrays, which hold `count` slots
         // (checked above) and are borrowed mutably here; the caller keeps them until its next read.
-        unsafe { runtime.launch(kernel, count.div_ceil(THREADS_PER_BLOCK), &args)? };
+        unsafe { launch_each(runtime, kernel, count, &args)? };
     }
     Ok(())
 }
@@ -140,7 +141,7 @@ pub(crate) unsafe fn scan<R: Runtime>(
         lg_loads_per_chunk: R::LG_LOADS_PER_CHUNK,
         unused: 0,
     };
-    let items_per_block = THREADS_PER_BLOCK / SEALS_PER_LOAD as u32;
+    let items_per_block = Kernel::ScanItems.threads_per_block() / SEALS_PER_LOAD as u32;
     // SAFETY: scan_items takes ScanArgs. It reads items first .. first + count (checked), the pads and loads that they name
     // (checked by the caller), and writes at most hit_capacity hits and one counter, both borrowed mutably here.
     unsafe { runtime.launch(Kernel::ScanItems, count.div_ceil(items_per_block), &args) }
@@ -158,7 +159,7 @@ pub(crate) fn seal<R: Runtime>(
     let args = SealArgs { data: data.address(), masks: masks.address(), count, unused: 0 };
     // SAFETY: seal_units takes SealArgs; thread i < count reads mask i and rewrites seal i, both inside their memory (checked
     // above); the data is borrowed mutably, and the caller keeps both until its next read.
-    unsafe { runtime.launch(Kernel::SealUnits, count.div_ceil(THREADS_PER_BLOCK), &args) }
+    unsafe { launch_each(runtime, Kernel::SealUnits, count, &args) }
 }
 
 /// Loads in each chunk of memory for `slots` loads: all chunks are full but the last.
@@ -167,13 +168,4 @@ pub(crate) fn chunk_slots<R: Runtime>(slots: u32) -> impl Iterator<Item = u64> {
     (0..u64::from(slots))
         .step_by(1 << R::LG_LOADS_PER_CHUNK)
         .map(move |first| (u64::from(slots) - first).min(per_chunk))
-}
-
-/// Refuses memory that is too short for `count` pieces of `bytes`.
-fn holds<M: Memory>(what: &'static str, memory: &M, count: u32, bytes: usize) -> Result<(), DeviceError> {
-    has(what, count.into(), memory.len() / bytes as u64)
-}
-
-fn has(what: &'static str, expected: u64, got: u64) -> Result<(), DeviceError> {
-    if got < expected { Err(DeviceError::Shape { what, expected, got }) } else { Ok(()) }
 }
