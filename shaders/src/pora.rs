@@ -480,7 +480,7 @@ pub(crate) fn expect_same(what: &'static str, expected: u64, got: u64) -> Result
     if got == expected { Ok(()) } else { Err(shape(what, expected, got)) }
 }
 
-fn expect_at_most(what: &'static str, most: u64, got: u64) -> Result<(), DeviceError> {
+pub(crate) fn expect_at_most(what: &'static str, most: u64, got: u64) -> Result<(), DeviceError> {
     if got <= most { Ok(()) } else { Err(shape(what, most, got)) }
 }
 

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use wgpu::{
     BindGroup, BindGroupDescriptor, BindGroupEntry, BindGroupLayoutDescriptor, BindGroupLayoutEntry, BindingResource,
     BindingType, Buffer, BufferBindingType, BufferUsages, ComputePipeline, ComputePipelineDescriptor,
-    PipelineCompilationOptions, PipelineLayoutDescriptor, ShaderModuleDescriptor, ShaderSource, ShaderStages,
+    PipelineCompilationOptions, PipelineLayoutDescriptor, ShaderModuleDescriptor, ShaderRuntimeChecks, ShaderSource,
+    ShaderStages,
 };
 use zgpu_core::device::DeviceError;
 
@@ -58,6 +59,90 @@ pub(crate) const SEAL: Kernel = Kernel {
     many_parameters: false,
     keccak: true,
 };
+
+/// The text of a kernel of this list of files, after those that every kernel of a blob has.
+macro_rules! text {
+    ($($file:literal),+) => {
+        concat!(include_str!("../wgsl/grid.wgsl"), $(include_str!(concat!("../wgsl/", $file))),+)
+    };
+}
+
+/// [`text`], with the scalar field before it.
+macro_rules! text_over_fr {
+    ($($file:literal),+) => { text!("field/fr.wgsl", "field/field.wgsl", $($file),+) };
+}
+
+/// [`text`], with the points before it.
+macro_rules! text_over_g1 {
+    ($($file:literal),+) => { text!("field/fq.wgsl", "field/field.wgsl", "curve/curve.wgsl", $($file),+) };
+}
+
+/// A kernel of a blob: all of them have their parameters at a dynamic offset.
+pub(crate) const fn kernel_of_blob(source: &'static str, entry: &'static str, writes: &'static [bool]) -> Kernel {
+    Kernel { source, entry, writes, many_parameters: true, keccak: false }
+}
+
+/// The prover's points: binds points.
+pub(crate) const CONVERT: Kernel = kernel_of_blob(text_over_g1!("curve/convert.wgsl"), "convert_points", &[true]);
+/// Powers of the root of unity: binds roots.
+pub(crate) const ROOTS: Kernel = kernel_of_blob(text_over_fr!("ntt/make_roots.wgsl"), "make_roots", &[true]);
+/// Scalars of the transforms of points: binds roots, factors.
+pub(crate) const FACTORS: Kernel =
+    kernel_of_blob(text_over_fr!("ntt/roots.wgsl", "ntt/make_factors.wgsl"), "make_factors", &[false, true]);
+/// Bytes to scalars: binds data, cosets, values.
+pub(crate) const MATRIX: Kernel = kernel_of_blob(text_over_fr!("ntt/matrix.wgsl"), "take_matrix", &[false, true, true]);
+/// A pass of a transform: binds roots, values.
+pub(crate) const BUTTERFLIES: Kernel =
+    kernel_of_blob(text_over_fr!("ntt/roots.wgsl", "ntt/butterflies.wgsl"), "add_butterflies", &[false, true]);
+/// The end of the inverse transform: binds roots, values, coefficients.
+pub(crate) const COEFFICIENTS: Kernel =
+    kernel_of_blob(text_over_fr!("ntt/coefficients.wgsl"), "take_coefficients", &[false, false, true]);
+/// The start of the transform to a coset: binds roots, coefficients, values.
+pub(crate) const SCATTER: Kernel =
+    kernel_of_blob(text_over_fr!("ntt/roots.wgsl", "ntt/scatter.wgsl"), "scatter_coefficients", &[false, false, true]);
+/// The end of the transform to a coset: binds values, cosets.
+pub(crate) const ROWS: Kernel = kernel_of_blob(text_over_fr!("ntt/rows.wgsl"), "take_rows", &[false, true]);
+/// Points by digit: binds scalars, pieces, order, starts.
+pub(crate) const SORT: Kernel =
+    kernel_of_blob(include_str!("../wgsl/msm/sort.wgsl"), "sort_digits", &[false, false, true, true]);
+/// Sums of buckets: binds bases, pieces, order, starts, buckets.
+pub(crate) const ACCUMULATE: Kernel =
+    kernel_of_blob(text_over_g1!("msm/accumulate.wgsl"), "accumulate_buckets", &[false, false, false, false, true]);
+/// Weighted sums of groups of buckets: binds buckets.
+pub(crate) const GROUPS: Kernel = kernel_of_blob(text_over_g1!("msm/groups.wgsl"), "sum_groups", &[true]);
+/// Sums of windows: binds buckets, sums.
+pub(crate) const WINDOWS: Kernel = kernel_of_blob(text_over_g1!("msm/windows.wgsl"), "sum_windows", &[false, true]);
+/// Results of pieces: binds sums, pieces.
+pub(crate) const PIECES: Kernel = kernel_of_blob(text_over_g1!("msm/pieces.wgsl"), "sum_pieces", &[false, true]);
+/// Results of MSMs: binds pieces, nodes.
+pub(crate) const RUNS: Kernel = kernel_of_blob(text_over_g1!("curve/sum.wgsl"), "sum_runs", &[false, true]);
+/// A level of trees of points: binds nodes.
+pub(crate) const CHILDREN: Kernel = kernel_of_blob(text_over_g1!("curve/tree.wgsl"), "add_children", &[true]);
+/// The start of the transforms of points: binds factors, nodes.
+pub(crate) const SPREAD: Kernel =
+    kernel_of_blob(text_over_g1!("curve/multiply.wgsl", "ntt/spread.wgsl"), "spread_blocks", &[false, true]);
+/// A pass of the transforms of points: binds factors, nodes.
+pub(crate) const POINT_BUTTERFLIES: Kernel = kernel_of_blob(
+    text_over_g1!("curve/multiply.wgsl", "ntt/point_butterflies.wgsl"),
+    "add_point_butterflies",
+    &[false, true],
+);
+/// Bytes of points: binds nodes, bytes.
+pub(crate) const AFFINE: Kernel =
+    kernel_of_blob(text_over_g1!("curve/affine.wgsl"), "serialise_points", &[false, true]);
+/// Leaves of the trees over rows: binds cosets, digests.
+pub(crate) const SECTORS: Kernel = Kernel {
+    keccak: true,
+    ..kernel_of_blob(text!("hash/keccak.wgsl", "merkle/sectors.wgsl"), "hash_sectors", &[false, true])
+};
+/// A level of the trees over rows: binds digests.
+pub(crate) const PARENTS: Kernel = Kernel {
+    keccak: true,
+    ..kernel_of_blob(text!("hash/keccak.wgsl", "merkle/parents.wgsl"), "hash_parents", &[true])
+};
+/// Bytes of slices: binds cosets, points, digests, slices.
+pub(crate) const SLICES: Kernel =
+    kernel_of_blob(text!("slice/slices.wgsl"), "write_slices", &[false, false, false, true]);
 
 /// Binding of Keccak's round constants.
 const KECCAK_BINDING: u32 = 7;
@@ -115,12 +200,17 @@ impl Device {
         if let Some(program) = &*slot {
             return Ok(program.clone());
         }
+        Ok(slot.insert(self.new_program(kernel)?).clone())
+    }
+
+    /// Compiles a kernel.
+    pub(crate) fn new_program(&self, kernel: &Kernel) -> Result<Program, DeviceError> {
         let pipeline = self.guard(kernel.entry, 0, || self.compile(kernel))?;
         let keccak_rounds = match kernel.keccak {
             true => Some(self.keccak_rounds()?),
             false => None,
         };
-        Ok(slot.insert(Program { pipeline, keccak_rounds }).clone())
+        Ok(Program { pipeline, keccak_rounds })
     }
 
     /// The table of `keccak.wgsl`: 24 times low half, high half, 0, 0.
@@ -155,9 +245,11 @@ impl Device {
             bind_group_layouts: &[Some(&bindings)],
             immediate_size: 0,
         });
-        let module = self
-            .raw
-            .create_shader_module(ShaderModuleDescriptor { label, source: ShaderSource::Wgsl(kernel.source.into()) });
+        let text = ShaderModuleDescriptor { label, source: ShaderSource::Wgsl(kernel.source.into()) };
+        // A counter in every loop of a field product costs instructions, and may keep drivers from unrolling.
+        let checks = ShaderRuntimeChecks { force_loop_bounding: false, ..ShaderRuntimeChecks::checked() };
+        // SAFETY: the text is one of this crate's, all of whose loops count up or down to a bound; all other checks stay.
+        let module = unsafe { self.raw.create_shader_module_trusted(text, checks) };
         self.raw.create_compute_pipeline(&ComputePipelineDescriptor {
             label,
             layout: Some(&layout),
@@ -204,7 +296,30 @@ mod tests {
         use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
         use wgpu::naga::{AddressSpace, StorageAccess};
 
-        for kernel in [DRAW, SCAN, SEAL] {
+        let of_blobs = [
+            CONVERT,
+            ROOTS,
+            FACTORS,
+            MATRIX,
+            BUTTERFLIES,
+            COEFFICIENTS,
+            SCATTER,
+            ROWS,
+            SORT,
+            ACCUMULATE,
+            GROUPS,
+            WINDOWS,
+            PIECES,
+            RUNS,
+            CHILDREN,
+            SPREAD,
+            POINT_BUTTERFLIES,
+            AFFINE,
+            SECTORS,
+            PARENTS,
+            SLICES,
+        ];
+        for kernel in [DRAW, SCAN, SEAL].into_iter().chain(of_blobs) {
             let module = wgpu::naga::front::wgsl::parse_str(kernel.source)
                 .unwrap_or_else(|error| panic!("{}: {}", kernel.entry, error.emit_to_string(kernel.source)));
             Validator::new(ValidationFlags::all(), Capabilities::empty())
@@ -216,7 +331,8 @@ mod tests {
             let mut bound: Vec<_> = module
                 .global_variables
                 .iter()
-                .map(|(_, variable)| (variable.binding.expect("every global is bound").binding, variable.space))
+                .filter(|(_, variable)| variable.space != AddressSpace::WorkGroup)
+                .map(|(_, variable)| (variable.binding.expect("every other global is bound").binding, variable.space))
                 .collect();
             bound.sort_by_key(|&(binding, _)| binding);
             let mut table = vec![(0, AddressSpace::Uniform)];

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+pub(crate) mod blob;
+
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tiny_keccak::{Hasher, Keccak};
@@ -18,14 +20,17 @@ pub(crate) fn device() -> Option<PoraDevice> {
 
 /// [`device`], with other bounds on the pieces of work.
 pub(crate) fn device_tuned(tuning: Tuning) -> Option<PoraDevice> {
-    if let (devices, unusable) = zgpu_shaders::list()
-        && devices.is_empty()
-    {
+    there_is_a_device().then(|| PoraDevice::open_tuned(0, tuning).expect("a listed device opens"))
+}
+
+/// Whether there is a device; where there is none, the reason is printed.
+pub(crate) fn there_is_a_device() -> bool {
+    let (devices, unusable) = zgpu_shaders::list();
+    if devices.is_empty() {
         assert!(std::env::var(REQUIRE).as_deref() != Ok("1"), "{REQUIRE}=1, but: {unusable:?}");
         eprintln!("skipped, no wgpu device: {unusable:?}");
-        return None;
     }
-    Some(PoraDevice::open_tuned(0, tuning).expect("a listed device opens"))
+    !devices.is_empty()
 }
 
 /// A device that the tests of a binary take turns on, so that its kernels are compiled once.
