@@ -2,41 +2,16 @@
 //!
 //! Source: the data layout of the network's DA encoder. Every scalar is below 2^248, so none needs a reduction.
 
-/// Bytes of data in one scalar.
-pub const BYTES_PER_RAW_SCALAR: usize = 31;
-/// Bytes of a scalar in a row: 32, little-endian.
-pub const BYTES_PER_SCALAR: usize = 32;
-/// Bytes of the length at the end of a blob: a little-endian u32.
-const BYTES_PER_LENGTH: usize = 4;
-
-/// Encoded rows for each row of the matrix: the code has three cosets, the first of which is the matrix itself.
-pub const COSETS: usize = 3;
-/// Most scalars of a matrix, as log2: the field has roots of unity for four times as many.
-const MAX_LG_SCALARS: u32 = 26;
-/// Fewest columns, as log2: a row is a whole number of 256-byte sectors.
-const MIN_LG_COLUMNS: u32 = 3;
-
-/// Size of a blob's matrix, a run-time value: 2^10 x 2^10 in production, 2^6 x 2^5 in quick tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dimensions {
-    lg_rows: u32,
-    lg_columns: u32,
-}
+pub use zgpu_core::blob::{
+    BYTES_PER_LENGTH, BYTES_PER_RAW_SCALAR, BYTES_PER_SCALAR, COSETS, Dimensions, DimensionsError,
+};
 
 /// Why bytes cannot become a blob, or a blob is none.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BlobError {
-    /// The matrix is larger than the field's roots of unity allow, or too small for a tree over it.
-    #[error(
-        "2^{lg_rows} rows by 2^{lg_columns} columns: expected at least 2 rows of 2^{MIN_LG_COLUMNS} columns, \
-         at most 2^{MAX_LG_SCALARS} scalars"
-    )]
-    Dimensions {
-        /// log2 of the rows.
-        lg_rows: u32,
-        /// log2 of the columns.
-        lg_columns: u32,
-    },
+    /// There is no matrix of this size.
+    #[error(transparent)]
+    Dimensions(#[from] DimensionsError),
     /// More data than a blob takes.
     #[error("the data has {actual} bytes, a blob takes {maximum}")]
     TooLarge {
@@ -75,53 +50,6 @@ pub enum BlobError {
         /// Length of the data.
         length: usize,
     },
-}
-
-impl Dimensions {
-    /// A matrix of 2^`lg_rows` by 2^`lg_columns` scalars: at least 2 rows of 8 columns, at most 2^26 scalars.
-    pub fn new(lg_rows: u32, lg_columns: u32) -> Result<Self, BlobError> {
-        match lg_rows.checked_add(lg_columns) {
-            Some(lg_scalars) if lg_rows >= 1 && lg_columns >= MIN_LG_COLUMNS && lg_scalars <= MAX_LG_SCALARS => {
-                Ok(Dimensions { lg_rows, lg_columns })
-            }
-            _ => Err(BlobError::Dimensions { lg_rows, lg_columns }),
-        }
-    }
-
-    /// log2 of the rows: the depth of a row's proof.
-    pub fn lg_rows(&self) -> u32 {
-        self.lg_rows
-    }
-
-    /// log2 of the scalars.
-    pub fn lg_scalars(&self) -> u32 {
-        self.lg_rows + self.lg_columns
-    }
-
-    /// Rows of the matrix.
-    pub fn rows(&self) -> usize {
-        1 << self.lg_rows
-    }
-
-    /// Scalars of a row.
-    pub fn columns(&self) -> usize {
-        1 << self.lg_columns
-    }
-
-    /// Scalars in the matrix.
-    pub fn scalars(&self) -> usize {
-        1 << self.lg_scalars()
-    }
-
-    /// Encoded rows, and so slices: the rows of all cosets.
-    pub fn slices(&self) -> usize {
-        COSETS * self.rows()
-    }
-
-    /// Bytes of data that fit: 31 a scalar, less the length.
-    pub fn max_data_bytes(&self) -> usize {
-        self.scalars() * BYTES_PER_RAW_SCALAR - BYTES_PER_LENGTH
-    }
 }
 
 /// Packs `data` into the matrix, row by row: each scalar as 32 bytes, little-endian, the last byte zero.
@@ -210,7 +138,7 @@ mod tests {
         assert!(matches!(refuse(&|s| s.truncate(last)), BlobError::Length { .. }));
         assert_eq!(pack(dimensions, &data(63_485)), Err(BlobError::TooLarge { actual: 63_485, maximum: 63_484 }));
         for (lg_rows, lg_columns) in [(u32::MAX, 2), (20, 7), (0, 5), (6, 2)] {
-            assert_eq!(Dimensions::new(lg_rows, lg_columns), Err(BlobError::Dimensions { lg_rows, lg_columns }));
+            assert_eq!(Dimensions::new(lg_rows, lg_columns), Err(DimensionsError { lg_rows, lg_columns }));
         }
     }
 }

@@ -4,21 +4,21 @@
 //! encoder. Bytes are hex, with or without 0x; numbers are JSON numbers. Bounded: at most [`MAX_FILE_BYTES`] of text
 //! and a matrix of 2^20 scalars.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use ark_bn254::Fr;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 pub use zgpu_core::check::{CaseReport, Mismatch, Summary};
-use zgpu_core::digest::H256;
+use zgpu_core::{blob::BlobRoots, device::DeviceError, digest::H256};
 
 use crate::{
     blob::{BlobError, COSETS, Dimensions},
-    encode::{EncodedBlob, encode},
+    engine::{EncodeError, Engine},
     extend::scalar_from_bytes,
     params::{ParamsError, ProverParams},
-    points::{BYTES_PER_POINT, plain_point_bytes},
+    points::BYTES_PER_POINT,
 };
 
 /// Longest vector file that is read.
@@ -27,8 +27,6 @@ pub const MAX_FILE_BYTES: usize = 16 << 20;
 const MAX_LG_SCALARS: u32 = 20;
 /// The one rule for the data.
 const DATA_RULE: &str = "byte i = (i*131 + (i>>8)*17 + 7) mod 256";
-/// Slices that are serialised at a time, for their hashes.
-const SLICES_AT_A_TIME: usize = 64;
 
 /// Why a vector file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +105,9 @@ pub enum VectorError {
     /// The matrix or the data has a size that does not work.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// The blob cannot be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// There are no parameters for this τ.
     #[error(transparent)]
     Params(#[from] ParamsError),
@@ -164,7 +165,7 @@ pub fn parse_vectors(text: &str) -> Result<Case, VectorError> {
     let fields = Fields(fields);
     let lg_size = |key| fields.number(key, u64::from(MAX_LG_SCALARS)).map(|lg_size| lg_size as u32);
     let (lg_rows, lg_columns) = (lg_size("rows_log")?, lg_size("cols_log")?);
-    let dimensions = Dimensions::new(lg_rows, lg_columns)?;
+    let dimensions = Dimensions::new(lg_rows, lg_columns).map_err(BlobError::from)?;
     if dimensions.lg_scalars() > MAX_LG_SCALARS {
         let (got, limit) = (u64::from(lg_columns), u64::from(MAX_LG_SCALARS - lg_rows));
         return Err(VectorError::Number { key: "cols_log", got, limit });
@@ -258,48 +259,52 @@ fn hex_bytes(key: &'static str, text: &str, bytes: usize) -> Result<Vec<u8>, Vec
     Ok(values.as_chunks::<2>().0.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
-/// Recomputes the case of a vector file, tells `out` about it, and counts.
-pub fn check_vectors(text: &str, out: &mut dyn FnMut(CaseReport)) -> Result<Summary, VectorError> {
+/// Recomputes the case of a vector file on the engine that `open` gives for its parameters, tells `out` about it, and
+/// counts.
+pub fn check_vectors(
+    text: &str,
+    open: impl FnOnce(&Arc<ProverParams>) -> Result<Box<dyn Engine>, DeviceError>,
+    out: &mut dyn FnMut(CaseReport),
+) -> Result<Summary, VectorError> {
     let case = parse_vectors(text)?;
-    let blob = encode(&case.params()?, &case.data())?;
+    let params = Arc::new(case.params()?);
+    let mut slices = Vec::new();
+    let encoded = open(&params).map_err(EncodeError::from)?.encode(&case.data(), &mut slices)?;
     let size = case.dimensions;
     let title = format!("{} rows x {} columns, {} bytes", size.rows(), size.columns(), case.data_length);
-    let report = CaseReport { title, mismatches: compare(&case, &blob) };
+    let report = CaseReport { title, mismatches: compare(&case, &encoded.roots, &slices) };
     let mut summary = Summary::default();
     summary.count(&report);
     out(report);
     Ok(summary)
 }
 
-/// The values of `blob` that differ from the case's.
-pub fn compare(case: &Case, blob: &EncodedBlob) -> Vec<Mismatch> {
+/// The values of an encoded blob that differ from the case's; `slices` is all of them, one behind the other.
+pub fn compare(case: &Case, roots: &BlobRoots, slices: &[u8]) -> Vec<Mismatch> {
     let mut compared = Compared(Vec::new());
-    compared.bytes("erasure commitment", &case.commitment, &plain_point_bytes(&blob.commitments().erasure()));
-    for (coset, (expected, got)) in case.coset_roots.iter().zip(blob.tree().roots()).enumerate() {
-        compared.bytes(format_args!("root of coset {coset}"), &expected.0, &got.0);
+    compared.bytes("erasure commitment", &case.commitment, &roots.commitment);
+    for (coset, (expected, got)) in case.coset_roots.iter().zip(&roots.coset_roots).enumerate() {
+        compared.bytes(format_args!("root of coset {coset}"), &expected.0, got);
     }
-    compared.bytes("storage root", &case.storage_root.0, &blob.tree().storage_root().0);
+    compared.bytes("storage root", &case.storage_root.0, &roots.storage_root);
 
-    let mut all_slices = Sha256::new();
-    let indices: Vec<usize> = (0..case.dimensions.slices()).collect();
-    for indices in indices.chunks(SLICES_AT_A_TIME) {
-        let slices: Vec<Vec<u8>> =
-            indices.par_iter().map(|index| blob.slice(*index).to_bytes(case.dimensions)).collect();
-        for (index, slice) in indices.iter().zip(&slices) {
-            all_slices.update(slice);
-            if slice.len() != case.slice_bytes {
-                compared.differs(format_args!("length of slice {index}"), case.slice_bytes, slice.len());
-            }
-            if let (0, Some(expected)) = (*index, &case.first_slice) {
-                compared.bytes("slice 0", expected, slice);
-            }
-            if index % case.slice_step == 0 {
-                let expected = case.slice_hashes[index / case.slice_step];
-                compared.bytes(format_args!("SHA-256 of slice {index}"), &expected.0, &Sha256::digest(slice));
-            }
-        }
+    let slice_bytes = case.dimensions.slice_bytes();
+    if slice_bytes != case.slice_bytes {
+        compared.differs("length of a slice", case.slice_bytes, slice_bytes);
     }
-    compared.bytes("SHA-256 of all slices", &case.all_slices_hash.0, &all_slices.finalize());
+    if slices.len() != case.dimensions.all_slices_bytes() {
+        compared.differs("length of all slices", case.dimensions.all_slices_bytes(), slices.len());
+    }
+    let first = slices.get(..slice_bytes).unwrap_or(slices);
+    if let Some(expected) = &case.first_slice {
+        compared.bytes("slice 0", expected, first);
+    }
+    let listed: Vec<&[u8]> = slices.chunks(slice_bytes).step_by(case.slice_step).collect();
+    let hashes: Vec<_> = listed.par_iter().map(Sha256::digest).collect();
+    for (place, (expected, got)) in case.slice_hashes.iter().zip(&hashes).enumerate() {
+        compared.bytes(format_args!("SHA-256 of slice {}", place * case.slice_step), &expected.0, got);
+    }
+    compared.bytes("SHA-256 of all slices", &case.all_slices_hash.0, &Sha256::digest(slices));
     compared.0
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn siblings(dimensions: Dimensions, index: usize) -> impl Iterator<It
 pub fn commit(params: &ProverParams, extended: &Extended) -> Commitments {
     let dimensions = extended.dimensions;
     assert_eq!(params.dimensions(), dimensions, "parameters and blob are of one size");
-    let high = msm(&params.high_powers, &extended.coefficients).into_affine();
+    let high = msm(&params.high_powers(0..dimensions.scalars()), &extended.coefficients).into_affine();
     let blocks = block_commitments(params, &extended.coefficients);
     let nodes: [Vec<Vec<Node>>; COSETS] = std::array::from_fn(|coset| {
         let commitments = node_commitments(&params.verifier, coset, &extended.cosets[coset]);
@@ -98,7 +98,8 @@ pub fn commit(params: &ProverParams, extended: &Extended) -> Commitments {
 fn block_commitments(params: &ProverParams, coefficients: &[Fr]) -> Vec<Vec<G1Projective>> {
     let dimensions = params.dimensions();
     let columns = dimensions.columns();
-    let msm_of = |first: usize, last: usize, block: &[Fr]| msm(&params.powers[first..last], &block[first..last]);
+    let powers = params.powers(0..dimensions.scalars() / 2);
+    let msm_of = |first: usize, last: usize, block: &[Fr]| msm(&powers[first..last], &block[first..last]);
     let leaves = coefficients.par_chunks(columns).map(|block| msm_of(0, columns, block)).collect();
     let mut levels: Vec<Vec<G1Projective>> = vec![leaves];
     for depth in (1..dimensions.lg_rows()).rev() {
@@ -137,7 +138,7 @@ fn node_commitments(params: &VerifierParams, coset: usize, scalars: &[Fr]) -> Ve
     let leaves = (0..rows).into_par_iter().map(|node| {
         let row = reversed(node, dimensions.lg_rows());
         let scalars = &scalars[row * dimensions.columns()..][..dimensions.columns()];
-        msm(params.row(coset * rows + row), scalars)
+        msm(&params.row(coset * rows + row), scalars)
     });
     let mut levels: Vec<Vec<G1Projective>> = vec![leaves.collect()];
     while levels[levels.len() - 1].len() > 2 {

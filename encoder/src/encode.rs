@@ -1,7 +1,8 @@
-//! From bytes to a blob's commitment, roots and slices.
+//! From bytes to a blob's commitment, roots and slices, plainly: the twin of every device behind [`crate::seam`].
 
 use ark_bn254::G1Affine;
-use zgpu_core::digest::H256;
+use rayon::prelude::*;
+use zgpu_core::{blob::BlobRoots, digest::H256};
 
 use crate::{
     blob::{BlobError, Dimensions},
@@ -9,6 +10,7 @@ use crate::{
     extend::{Extended, extend},
     merkle::BlobTree,
     params::ProverParams,
+    points::plain_point_bytes,
     slice::{EncodedSlice, SliceProof},
 };
 
@@ -61,6 +63,23 @@ impl EncodedBlob {
     /// The trees of hashes.
     pub fn tree(&self) -> &BlobTree {
         &self.tree
+    }
+
+    /// Commitment and roots.
+    pub fn roots(&self) -> BlobRoots {
+        BlobRoots {
+            commitment: plain_point_bytes(&self.commitments.erasure()),
+            coset_roots: self.tree.roots().map(|root| root.0),
+            storage_root: self.tree.storage_root().0,
+        }
+    }
+
+    /// All slices, one behind the other.
+    pub fn all_slices(&self) -> Vec<u8> {
+        let dimensions = self.dimensions();
+        let indices: Vec<usize> = (0..dimensions.slices()).collect();
+        let slices: Vec<Vec<u8>> = indices.par_iter().map(|index| self.slice(*index).to_bytes(dimensions)).collect();
+        slices.concat()
     }
 
     /// Slice `index`.

@@ -112,7 +112,7 @@ fn bucket_sums(bases: &[G1Affine], digits: &[i16], buckets: usize) -> Vec<G1Affi
 }
 
 /// Replaces each value by its inverse, zero by zero, with one division. (On this thread: the library's uses the pool.)
-fn invert_all(values: &mut [Fq]) {
+pub(crate) fn invert_all(values: &mut [Fq]) {
     let mut product = Fq::ONE;
     let before: Vec<Fq> = values
         .iter()
@@ -133,7 +133,7 @@ fn invert_all(values: &mut [Fq]) {
 }
 
 /// What the rise of the line through both points is divided by; zero when there is no such line.
-fn run([left, right]: &[G1Affine; 2]) -> Fq {
+pub(crate) fn run([left, right]: &[G1Affine; 2]) -> Fq {
     if left.is_zero() || right.is_zero() {
         Fq::zero()
     } else if left == right {
@@ -144,7 +144,7 @@ fn run([left, right]: &[G1Affine; 2]) -> Fq {
 }
 
 /// The sum of two points, with the inverse of [`run`], or zero if that is zero.
-fn affine_sum([left, right]: &[G1Affine; 2], inverse: &Fq) -> G1Affine {
+pub(crate) fn affine_sum([left, right]: &[G1Affine; 2], inverse: &Fq) -> G1Affine {
     if left.is_zero() {
         return *right;
     }

@@ -1,20 +1,21 @@
 //! Points of G1 as bytes, in the network's encodings.
 //!
-//! Source: the serialisation of the network's DA services. A coordinate is 32 bytes, little-endian, below the field's
+//! Source: the serialisation of the network's DA services, of its parameter files and of the ceremony behind them. A coordinate is 32 bytes, little-endian, below the field's
 //! prime. The two highest bits of the last byte are flags: 0x80 when y is the larger of y and p - y, 0x40 for the point
 //! at infinity, whose coordinates are zero. Reading is strict: each point has one encoding and is on the curve, which
-//! for G1 of BN254 means in the group.
+//! for G1 of BN254 means in the group. Parameters hold points of G1 and G2 besides, in four encodings: see [`Encoding`].
 
-use ark_bn254::{Fq, G1Affine};
-use ark_ec::AffineRepr;
+use ark_bn254::{Fq, Fq2, G1Affine, G2Affine};
+use ark_ec::{AffineRepr, short_weierstrass::SWCurveConfig};
 use ark_ff::{PrimeField, Zero};
 
 use crate::extend::{limb_bytes, limbs};
 
-/// Bytes of a coordinate, and of a compressed point.
-pub const BYTES_PER_COMPRESSED_POINT: usize = 32;
-/// Bytes of a point: x, y.
-pub const BYTES_PER_POINT: usize = 64;
+pub use zgpu_core::blob::{BYTES_PER_COMPRESSED_POINT, BYTES_PER_POINT};
+
+/// Bytes of a point of G2 in full: x, y, two coordinates each.
+pub const BYTES_PER_G2_POINT: usize = 128;
+
 const LARGER_Y: u8 = 0x80;
 const INFINITY: u8 = 0x40;
 
@@ -30,6 +31,170 @@ pub enum PointError {
     /// There is no such point on the curve.
     #[error("the point is not on the curve")]
     Curve,
+    /// It is on the curve, but not in the group of prime order.
+    #[error("the point is not in the group")]
+    Group,
+    /// It is the point at infinity, which no parameter is.
+    #[error("it is the point at infinity")]
+    Infinity,
+}
+
+/// How files of parameters encode points. The point at infinity is refused in all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// x ‖ y, each coordinate v as v·2^256 mod p, little-endian, no flags; in G2 c0 before c1. What devices take.
+    Montgomery,
+    /// x ‖ y, little-endian, flags in the last byte; in G2 c0 before c1.
+    Full,
+    /// x, little-endian, flags in the last byte; in G2 c0 before c1.
+    Compressed,
+    /// x ‖ y, big-endian, flags in the first byte; in G2 c1 before c0. The ceremony's.
+    BigEndian,
+}
+
+impl Encoding {
+    /// Bytes of a point of G1.
+    pub fn g1_bytes(self) -> usize {
+        if self == Encoding::Compressed { BYTES_PER_COMPRESSED_POINT } else { BYTES_PER_POINT }
+    }
+
+    /// Bytes of a point of G2.
+    pub fn g2_bytes(self) -> usize {
+        2 * self.g1_bytes()
+    }
+
+    /// A point of G1 other than the one at infinity, from [`Self::g1_bytes`] bytes: canonical and on the curve.
+    ///
+    /// # Panics
+    /// When there are more or fewer bytes.
+    pub fn g1(self, bytes: &[u8]) -> Result<G1Affine, PointError> {
+        assert_eq!(bytes.len(), self.g1_bytes(), "the bytes of one point");
+        let point = match self {
+            Encoding::Montgomery => {
+                let point = montgomery_point_unchecked(bytes);
+                let [x, y] = [point.x, point.y].map(|coordinate| coordinate.0);
+                if x >= Fq::MODULUS || y >= Fq::MODULUS {
+                    return Err(PointError::Coordinate);
+                }
+                if !point.is_zero() && !point.is_on_curve() {
+                    return Err(PointError::Curve);
+                }
+                point
+            }
+            Encoding::Full => point_from_bytes(bytes.try_into().expect("64 bytes"))?,
+            Encoding::Compressed => point_from_compressed_bytes(bytes.try_into().expect("32 bytes"))?,
+            Encoding::BigEndian => {
+                let [x, y] = big_endian_coordinates(bytes)?;
+                let point = G1Affine::new_unchecked(x, y);
+                if point.is_zero() || !point.is_on_curve() {
+                    return Err(PointError::Curve);
+                }
+                point
+            }
+        };
+        if point.is_zero() { Err(PointError::Infinity) } else { Ok(point) }
+    }
+
+    /// A point of G2 other than the one at infinity, from [`Self::g2_bytes`] bytes: canonical and in the group.
+    ///
+    /// # Panics
+    /// When there are more or fewer bytes.
+    pub fn g2(self, bytes: &[u8]) -> Result<G2Affine, PointError> {
+        assert_eq!(bytes.len(), self.g2_bytes(), "the bytes of one point");
+        let mut unflagged = [0; BYTES_PER_G2_POINT];
+        unflagged[..bytes.len()].copy_from_slice(bytes);
+        let point = match self {
+            Encoding::Montgomery => {
+                let (coordinates, _) = unflagged.as_chunks::<32>();
+                let mut read = coordinates.iter().map(limbs);
+                let mut next = || read.next().filter(|v| *v < Fq::MODULUS).map(Fq::new_unchecked);
+                let mut pair = || Some(Fq2::new(next()?, next()?));
+                let (x, y) = pair().zip(pair()).ok_or(PointError::Coordinate)?;
+                G2Affine::new_unchecked(x, y)
+            }
+            Encoding::Full | Encoding::Compressed => {
+                let found = take_flags(&mut unflagged[bytes.len() - 1]);
+                let (coordinates, _) = unflagged.as_chunks::<32>();
+                let pair = |at: usize| Ok(Fq2::new(coordinate(&coordinates[at])?, coordinate(&coordinates[at + 1])?));
+                let x = pair(0)?;
+                if found == INFINITY && unflagged == [0; BYTES_PER_G2_POINT] {
+                    return Err(PointError::Infinity);
+                }
+                if found & INFINITY != 0 {
+                    return Err(PointError::Flags(found));
+                }
+                if self == Encoding::Compressed {
+                    G2Affine::get_point_from_x_unchecked(x, found == LARGER_Y).ok_or(PointError::Curve)?
+                } else {
+                    let point = G2Affine::new_unchecked(x, pair(2)?);
+                    if (point.y > -point.y) != (found == LARGER_Y) {
+                        return Err(PointError::Flags(found));
+                    }
+                    point
+                }
+            }
+            Encoding::BigEndian => {
+                let [x1, x0, y1, y0] = big_endian_coordinates(bytes)?;
+                G2Affine::new_unchecked(Fq2::new(x0, x1), Fq2::new(y0, y1))
+            }
+        };
+        if point.is_zero() {
+            return Err(PointError::Infinity);
+        }
+        if !point.is_on_curve() {
+            return Err(PointError::Curve);
+        }
+        if !ark_bn254::g2::Config::is_in_correct_subgroup_assuming_on_curve(&point) {
+            return Err(PointError::Group);
+        }
+        Ok(point)
+    }
+}
+
+/// Coordinates of the ceremony: big-endian, the highest bit of the first byte clear, the next one for infinity.
+fn big_endian_coordinates<const COUNT: usize>(bytes: &[u8]) -> Result<[Fq; COUNT], PointError> {
+    let flags = bytes[0] & (LARGER_Y | INFINITY);
+    if flags == INFINITY {
+        return Err(PointError::Infinity);
+    }
+    if flags != 0 {
+        return Err(PointError::Flags(flags));
+    }
+    let (coordinates, _) = bytes.as_chunks::<32>();
+    let mut read = [Fq::zero(); COUNT];
+    for (read, bytes) in read.iter_mut().zip(coordinates) {
+        let mut bytes = *bytes;
+        bytes.reverse();
+        *read = coordinate(&bytes)?;
+    }
+    Ok(read)
+}
+
+/// x ‖ y in Montgomery form, zeros for the point at infinity: the form in which devices take points.
+pub fn montgomery_point_bytes(point: &G1Affine) -> [u8; BYTES_PER_POINT] {
+    let mut bytes = [0; BYTES_PER_POINT];
+    bytes[..32].copy_from_slice(&limb_bytes(point.x.0));
+    bytes[32..].copy_from_slice(&limb_bytes(point.y.0));
+    bytes
+}
+
+/// x ‖ y in Montgomery form, c0 before c1.
+pub fn montgomery_g2_point_bytes(point: &G2Affine) -> [u8; BYTES_PER_G2_POINT] {
+    let mut bytes = [0; BYTES_PER_G2_POINT];
+    let coordinates = [point.x.c0, point.x.c1, point.y.c0, point.y.c1];
+    let (places, _) = bytes.as_chunks_mut::<32>();
+    places.iter_mut().zip(coordinates).for_each(|(place, coordinate)| *place = limb_bytes(coordinate.0));
+    bytes
+}
+
+/// What [`montgomery_point_bytes`] wrote, taken on trust.
+///
+/// # Panics
+/// When there are not 64 bytes.
+pub(crate) fn montgomery_point_unchecked(bytes: &[u8]) -> G1Affine {
+    let (coordinates, _) = bytes.as_chunks::<32>();
+    let coordinate = |at: usize| Fq::new_unchecked(limbs(&coordinates[at]));
+    G1Affine::new_unchecked(coordinate(0), coordinate(1))
 }
 
 /// x ‖ y with flags: the form inside slices.
@@ -87,6 +252,16 @@ pub fn point_from_compressed_bytes(bytes: &[u8; BYTES_PER_COMPRESSED_POINT]) -> 
     }
 }
 
+/// Reads what [`plain_point_bytes`] wrote; refuses everything else.
+pub fn plain_point_from_bytes(bytes: &[u8; BYTES_PER_POINT]) -> Result<G1Affine, PointError> {
+    if *bytes == [0; BYTES_PER_POINT] {
+        return Ok(G1Affine::identity());
+    }
+    let (coordinates, _) = bytes.as_chunks::<32>();
+    let point = G1Affine::new_unchecked(coordinate(&coordinates[0])?, coordinate(&coordinates[1])?);
+    if point.is_on_curve() { Ok(point) } else { Err(PointError::Curve) }
+}
+
 fn flags(point: &G1Affine) -> u8 {
     match point.y() {
         None => INFINITY,
@@ -127,6 +302,7 @@ mod tests {
             assert_eq!(point_bytes(&point)[..], full);
             assert_eq!(compressed_point_bytes(&point)[..], compressed);
             assert_eq!(point_from_bytes(&point_bytes(&point)), Ok(point));
+            assert_eq!(plain_point_from_bytes(&plain_point_bytes(&point)), Ok(point));
             assert_eq!(point_from_compressed_bytes(&compressed_point_bytes(&point)), Ok(point));
         }
     }

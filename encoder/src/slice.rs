@@ -24,17 +24,11 @@ use ark_bn254::{Fr, G1Affine};
 use zgpu_core::digest::H256;
 
 use crate::{
-    blob::{BYTES_PER_SCALAR, COSETS, Dimensions},
+    blob::{COSETS, Dimensions},
     commit::Node,
     extend::{scalar_bytes, scalar_from_bytes},
-    points::{
-        BYTES_PER_COMPRESSED_POINT, BYTES_PER_POINT, PointError, compressed_point_bytes, point_bytes, point_from_bytes,
-        point_from_compressed_bytes,
-    },
+    points::{PointError, compressed_point_bytes, point_bytes, point_from_bytes, point_from_compressed_bytes},
 };
-
-const BYTES_PER_INTEGER: usize = 8;
-const BYTES_PER_DIGEST: usize = 32;
 
 /// A row of an encoded blob with its proofs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,23 +101,6 @@ pub enum SliceError {
         /// Why.
         error: PointError,
     },
-}
-
-impl Dimensions {
-    /// Bytes of a slice: 34,680 at full size.
-    pub fn slice_bytes(&self) -> usize {
-        let depth = self.lg_rows() as usize;
-        7 * BYTES_PER_INTEGER
-            + self.columns() * BYTES_PER_SCALAR
-            + (2 + 2 * depth) * BYTES_PER_POINT
-            + (COSETS + depth + 1) * BYTES_PER_DIGEST
-    }
-
-    /// Bytes of a slice without its row, with compressed points: 1,176 at full size.
-    pub fn slice_proof_bytes(&self) -> usize {
-        let depth = self.lg_rows() as usize;
-        3 * BYTES_PER_INTEGER + (2 + 2 * depth) * BYTES_PER_COMPRESSED_POINT + (COSETS + depth + 1) * BYTES_PER_DIGEST
-    }
 }
 
 impl EncodedSlice {

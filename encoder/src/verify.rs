@@ -94,7 +94,7 @@ pub fn verify_slice(params: &VerifierParams, blob: &BlobId, slice: &EncodedSlice
     verify_hashes(params.dimensions, blob, slice)?;
     let proof = &slice.proof;
     let nodes: G1Projective = proof.nodes.iter().map(|node| node.commitment).sum();
-    if msm(params.row(proof.index), &slice.row) + nodes != blob.commitment.into_group() {
+    if msm(&params.row(proof.index), &slice.row) + nodes != blob.commitment.into_group() {
         return Err(SliceFault::Row);
     }
     let coset = proof.index / params.dimensions.rows();
@@ -151,8 +151,8 @@ fn first_false_equation(
     }
 }
 
-/// All that needs no curve: shapes, names and hashes.
-fn verify_hashes(dimensions: Dimensions, blob: &BlobId, slice: &EncodedSlice) -> Result<(), SliceFault> {
+/// Verifies of a slice of `blob` all that needs no parameters: shapes, names and hashes.
+pub fn verify_hashes(dimensions: Dimensions, blob: &BlobId, slice: &EncodedSlice) -> Result<(), SliceFault> {
     let EncodedSlice { row, proof } = slice;
     let (slices, depth) = (dimensions.slices(), dimensions.lg_rows() as usize);
     if proof.index >= slices {
@@ -211,7 +211,7 @@ fn equations_hold(
     let row_sums =
         slices.par_chunks(SLICES_PER_MSM).zip(weights.par_chunks(SLICES_PER_MSM)).map(|(slices, weights)| {
             let rows = || slices.iter().zip(weights);
-            let bases: Vec<G1Affine> = rows().flat_map(|(slice, _)| params.row(slice.proof.index)).copied().collect();
+            let bases: Vec<G1Affine> = rows().flat_map(|(slice, _)| params.row(slice.proof.index)).collect();
             let scalars: Vec<Fr> =
                 rows().flat_map(|(slice, weight)| slice.row.iter().map(move |v| *v * weight)).collect();
             msm(&bases, &scalars)
