@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use zgpu_core::{
+    blob::Dimensions,
     device::{BackendKind, DeviceInfo},
     units::{BYTES_PER_UNIT, CELLS_PER_PAD, SEALS_PER_LOAD},
 };
@@ -70,6 +71,81 @@ pub(crate) fn cpu(level: &str, clock: f64) -> Option<Limit> {
     };
     let operations = lanes * per_cycle * clock;
     Some(Limit { keccaks: operations / f64::from(24 * keccak_round), blakes: operations / f64::from(blake) })
+}
+
+/// The least seconds that the stages of a blob take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EncodeLimit {
+    pub(crate) extend: f64,
+    pub(crate) commit: f64,
+    pub(crate) hash: f64,
+}
+
+impl EncodeLimit {
+    /// All stages, one behind the other.
+    pub(crate) fn blob(&self) -> f64 {
+        self.extend + self.commit + self.hash
+    }
+}
+
+/// Points of a table of multiples that one product of a 254-bit scalar adds up, with digits of 13 bits: with longer ones,
+/// buckets of sums of 1,024 points cost more than they save.
+const ADDITIONS_PER_PRODUCT: f64 = 20.0;
+/// Field products of an addition of affine points with a shared inversion: 3 for its share of that, 2 for the slope and
+/// the sum's y, and a square.
+const PRODUCTS_PER_ADDITION: f64 = 6.0;
+/// Multiply-adds with 52-bit limbs of a Montgomery product: 5 x 5 limbs, twice (the reduction), low and high halves, and
+/// 5 for its factors.
+const IFMA_PER_PRODUCT: f64 = 105.0;
+/// Multiplications with 64-bit limbs of a Montgomery product: 4 x 4 limbs, twice, and 4 for its factors.
+const MULTIPLICATIONS_PER_PRODUCT: f64 = 36.0;
+/// Multiply-adds with 32-bit limbs of a Montgomery product: 8 x 8 limbs, twice, and 8 for its factors.
+const WIDE_PER_PRODUCT: f64 = 136.0;
+
+/// How the limits of encoding are computed.
+pub(crate) fn encoding_rule(backend: BackendKind) -> &'static str {
+    match backend {
+        BackendKind::Cpu => {
+            "1 + 3 + 1 + (lg R - 1)/2 products a scalar of 20 affine additions of 6 field products, three NTTs, keccak-f; \
+             with avx512ifma 105 multiply-adds for 8 field products, 2 a cycle, else 36 multiplications, 1 a cycle; all \
+             cores at the clock measured on one"
+        }
+        _ => {
+            "1 + 3 + 1 + (lg R - 1)/2 products a scalar of 20 affine additions of 6 field products of 136 multiply-adds, \
+             32 lanes a clock in each multiprocessor, three NTTs, keccak-f, at the boost clock of the card"
+        }
+    }
+}
+
+/// The limits of a device, if its clock is known.
+pub(crate) fn encoding(device: &DeviceInfo, dimensions: Dimensions, host_cores: usize) -> Option<EncodeLimit> {
+    let (products_per_second, keccaks_per_second) = match device.backend {
+        BackendKind::Cpu => {
+            let cycles = clock() * host_cores as f64;
+            let products = if device.level.contains("ifma") {
+                8.0 * 2.0 / IFMA_PER_PRODUCT
+            } else {
+                1.0 / MULTIPLICATIONS_PER_PRODUCT
+            };
+            let hashing = if device.level.contains("avx512") { "avx512" } else { "portable" };
+            (products * cycles, cpu(hashing, cycles)?.keccaks)
+        }
+        _ => {
+            let keccaks = cuda(device)?.keccaks;
+            // 4,464 instructions a permutation at 64 lanes a clock, 136 a product at 32.
+            (keccaks * 4464.0 / 64.0 * 32.0 / WIDE_PER_PRODUCT, keccaks)
+        }
+    };
+    let (scalars, lg_rows) = (dimensions.scalars() as f64, f64::from(dimensions.lg_rows()));
+    let per_scalar = 1.0 + 3.0 + 1.0 + (lg_rows - 1.0) / 2.0;
+    let ntts = 3.0 * scalars / 2.0 * f64::from(dimensions.lg_scalars());
+    // A leaf of 8 scalars takes two permutations, and each node above the leaves one.
+    let permutations = 3.0 * scalars / 8.0 * 3.0;
+    Some(EncodeLimit {
+        extend: ntts / products_per_second,
+        commit: scalars * per_scalar * ADDITIONS_PER_PRODUCT * PRODUCTS_PER_ADDITION / products_per_second,
+        hash: permutations / keccaks_per_second,
+    })
 }
 
 /// How a GPU's limit is computed.

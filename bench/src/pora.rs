@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use zgpu_core::{
-    device::{BackendKind, DeviceError},
+    device::{BackendChoice, BackendKind, DeviceError},
     units::{BYTES_PER_LOAD, BYTES_PER_SEAL, SEALS_PER_LOAD},
     work::{DrawJob, ScanItem},
 };
 use zgpu_miner::{
-    BackendChoice, DeviceVisitor,
+    DeviceVisitor,
     cpu::{CpuDevice, Level},
     plain,
     seam::{Prospector, Sealer},
@@ -17,7 +17,8 @@ use zgpu_miner::{
 
 use crate::{
     limit::{self, Limit},
-    report::{Line, Report, Twin},
+    noise,
+    report::{Line, Report},
 };
 
 /// How long each stage runs.
@@ -35,15 +36,33 @@ fn job(count: u32, nonce: u64) -> DrawJob {
     DrawJob { miner_id: [1; 32], nonce_base, count, subtask_digest: [2; 32], range_digest: [3; 32] }
 }
 
-/// Bytes that look like sealed data.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut word = 1u64;
-    let mut data = Vec::with_capacity(bytes);
-    while data.len() < bytes {
-        word = (word ^ word >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        data.extend(word.to_le_bytes());
+/// The plain twin on one core: what the reference node's hashing does.
+#[derive(Clone, Copy)]
+struct Twin {
+    draws_per_second: f64,
+    loads_per_second: f64,
+    nonces_per_second: f64,
+}
+
+impl Twin {
+    fn lines(&self) -> Vec<Line> {
+        let line = |stage, rate, unit| Line {
+            stage,
+            level: "twin".into(),
+            workers: "1 thread".into(),
+            rate,
+            unit,
+            seconds: None,
+            limit: None,
+            ratio: None,
+            speedup: Some(1.0),
+        };
+        vec![
+            line("draw", self.draws_per_second, "nonces/s"),
+            line("scan", self.loads_per_second, "loads/s"),
+            line("nonce", self.nonces_per_second, "nonces/s"),
+        ]
     }
-    data
 }
 
 /// Units of work a second: `step` is called until the stage's time is over and returns what it did; the first call
@@ -187,6 +206,7 @@ fn lines(stages: &Stages, level: &str, workers: &str, cores: f64, limit: Option<
         workers: workers.to_string(),
         rate,
         unit,
+        seconds: None,
         limit,
         ratio: limit.map(|limit| rate / limit),
         speedup: twin.map(|twin| rate / cores / twin),
@@ -221,7 +241,7 @@ fn on_cpu() -> Result<Report, DeviceError> {
         device: CpuDevice::open(0)?.info().clone(),
         host_cores,
         limit_rule: format!("{}; {:.2} GHz", limit::CPU_RULE, clock / 1e9),
-        twin,
+        twin: twin.lines(),
         lines: all,
     })
 }
@@ -243,13 +263,14 @@ impl DeviceVisitor for OnGpu {
             workers: format!("{lanes} lanes"),
             rate,
             unit: "nonces/s",
+            seconds: None,
             limit: limit.map(|limit| limit.nonces()),
             ratio: limit.map(|limit| rate / limit.nonces()),
             speedup: Some(rate / twin.nonces_per_second),
         });
         let rule = limit.map_or("not known: the clock of the device is not", |_| limit::CUDA_RULE);
         let host_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Report { name: "pora", device: info, host_cores, limit_rule: rule.into(), twin, lines: all })
+        Ok(Report { name: "pora", device: info, host_cores, limit_rule: rule.into(), twin: twin.lines(), lines: all })
     }
 }
 

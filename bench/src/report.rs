@@ -5,23 +5,13 @@ use std::fmt;
 use serde::Serialize;
 use zgpu_core::device::DeviceInfo;
 
-/// The plain twin on one core: what the reference node's hashing does.
-#[derive(Clone, Debug, Serialize)]
-pub struct Twin {
-    /// Draws a second.
-    pub draws_per_second: f64,
-    /// Loads scanned a second.
-    pub loads_per_second: f64,
-    /// Draw and scan a second.
-    pub nonces_per_second: f64,
-}
-
 /// One measured stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
-    /// "draw", "scan", "nonce" (both, on resident loads) or "seal".
+    /// Mining: "draw", "scan", "nonce" (both, on resident loads) or "seal". Encoding: "open", "extend", "commit", "hash",
+    /// "slices", "check" or "blob" (all of these but the first).
     pub stage: &'static str,
-    /// Level of the device: an instruction set, a compute capability, a graphics API.
+    /// Mining: an instruction set, a compute capability, a graphics API. Encoding: the size of the matrix.
     pub level: String,
     /// How much of the device was used, such as "1 thread" or "2 lanes".
     pub workers: String,
@@ -29,11 +19,13 @@ pub struct Line {
     pub rate: f64,
     /// Unit of `rate` and `limit`.
     pub unit: &'static str,
+    /// How long one blob takes.
+    pub seconds: Option<f64>,
     /// The most that the model of the device allows, if there is one.
     pub limit: Option<f64>,
     /// `rate` / `limit`.
     pub ratio: Option<f64>,
-    /// Rate, on a CPU that of one core, over the plain twin's on one core.
+    /// Rate over the plain twin's. Mining on a CPU: that of one core, over the twin's on one core.
     pub speedup: Option<f64>,
 }
 
@@ -48,8 +40,8 @@ pub struct Report {
     pub host_cores: usize,
     /// How the limits are computed.
     pub limit_rule: String,
-    /// The plain twin on one core.
-    pub twin: Twin,
+    /// The plain twin: mining on one core, as the reference node hashes; encoding on all cores of the host.
+    pub twin: Vec<Line>,
     /// The stages.
     pub lines: Vec<Line>,
 }
@@ -62,22 +54,33 @@ fn scaled(rate: f64) -> String {
     }
 }
 
+fn time(seconds: f64) -> String {
+    if seconds >= 1.0 { format!("{seconds:.2} s") } else { format!("{:.2} ms", 1e3 * seconds) }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} on {} ({}), {}", self.name, self.device.name, self.device.backend, self.device.driver)?;
         writeln!(f, "limit: {}", self.limit_rule)?;
-        let header = ["stage", "level", "workers", "rate", "limit", "of limit", "x twin core"];
-        let [stage, level, workers, rate, limit, ratio, speedup] = header;
-        writeln!(f, "{stage:<6} {level:<9} {workers:<11} {rate:>19} {limit:>19} {ratio:>9} {speedup:>12}")?;
-        for line in &self.lines {
-            let rate = format!("{}{}", scaled(line.rate), line.unit);
-            let limit = line.limit.map_or("-".into(), |limit| format!("{}{}", scaled(limit), line.unit));
-            let ratio = line.ratio.map_or("-".into(), |ratio| format!("{:.1} %", 100.0 * ratio));
-            let speedup = line.speedup.map_or("-".into(), |speedup| format!("{speedup:.2}"));
-            let Line { stage, level, workers, .. } = line;
-            writeln!(f, "{stage:<6} {level:<9} {workers:<11} {rate:>19} {limit:>19} {ratio:>9} {speedup:>12}")?;
+        let timed = self.lines.iter().any(|line| line.seconds.is_some());
+        let row = |stage: &str, level: &str, workers: &str, rest: [String; 5]| {
+            let [seconds, rate, limit, ratio, speedup] = rest;
+            let seconds = if timed { format!(" {seconds:>11}") } else { String::new() };
+            format!("{stage:<6} {level:<9} {workers:<11}{seconds} {rate:>19} {limit:>19} {ratio:>9} {speedup:>7}")
+        };
+        let header = ["time", "rate", "limit", "of limit", "x twin"].map(str::to_string);
+        write!(f, "{}", row("stage", if timed { "matrix" } else { "level" }, "workers", header))?;
+        let missing = || "-".to_string();
+        for line in self.lines.iter().chain(&self.twin) {
+            let rest = [
+                line.seconds.map_or_else(missing, time),
+                format!("{}{}", scaled(line.rate), line.unit),
+                line.limit.map_or_else(missing, |limit| format!("{}{}", scaled(limit), line.unit)),
+                line.ratio.map_or_else(missing, |ratio| format!("{:.1} %", 100.0 * ratio)),
+                line.speedup.map_or_else(missing, |speedup| format!("{speedup:.2}")),
+            ];
+            write!(f, "\n{}", row(line.stage, &line.level, &line.workers, rest))?;
         }
-        let nonces = format!("{}nonces/s", scaled(self.twin.nonces_per_second));
-        write!(f, "{:<6} {:<9} {:<11} {nonces:>19} {:>19} {:>9} {:>12}", "nonce", "twin", "1 thread", "-", "-", "1.00")
+        Ok(())
     }
 }

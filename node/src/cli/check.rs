@@ -5,12 +5,16 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use clap::Args;
-use zgpu_core::check::{CaseReport, Summary};
-use zgpu_miner::BackendChoice;
+use zgpu_core::{
+    check::{CaseReport, Summary},
+    device::BackendChoice,
+};
+use zgpu_encoder::{engine::EngineOptions, params::ProverParams};
 
 #[derive(Args)]
 pub(super) struct PoraArgs {
@@ -27,6 +31,9 @@ pub(super) struct DaArgs {
     /// Vector files to check, one blob each.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     vectors: Vec<PathBuf>,
+    /// Device to check: auto, cpu, cuda or wgpu.
+    #[arg(long, default_value_t, value_name = "BACKEND")]
+    backend: BackendChoice,
 }
 
 pub(super) fn pora(args: PoraArgs) -> anyhow::Result<ExitCode> {
@@ -45,7 +52,14 @@ pub(super) fn da(args: DaArgs) -> anyhow::Result<ExitCode> {
     let mut summary = Summary::default();
     for path in &args.vectors {
         let text = read_bounded(path, zgpu_encoder::check::MAX_FILE_BYTES)?;
-        summary += zgpu_encoder::check::check_vectors(&text, &mut |case| lines.print(&case))
+        let open = |params: &Arc<ProverParams>| {
+            let mut engines = zgpu_encoder::engine::open(args.backend, params, EngineOptions::default())?;
+            let engine = engines.remove(0);
+            let device = engine.info();
+            eprintln!("checking {} on {}:{} {}", path.display(), device.backend, device.index, device.name);
+            Ok(engine)
+        };
+        summary += zgpu_encoder::check::check_vectors(&text, open, &mut |case| lines.print(&case))
             .with_context(|| format!("{} cannot be checked", path.display()))?;
     }
     lines.end(summary)

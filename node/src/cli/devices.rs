@@ -3,7 +3,7 @@
 use std::{fmt::Write, process::ExitCode};
 
 use serde::Serialize;
-use zgpu_core::device::{DeviceInfo, UnusableDevice};
+use zgpu_core::device::{BackendChoice, DeviceInfo, UnusableDevice};
 
 use crate::devnet::report::bytes;
 
@@ -17,7 +17,7 @@ struct Devices {
 
 pub(super) fn run(json: bool) -> anyhow::Result<ExitCode> {
     let (usable, unusable) = zgpu_miner::devices();
-    let auto = zgpu_miner::open(zgpu_miner::BackendChoice::Auto).ok().map(|engine| engine.info().clone());
+    let auto = zgpu_miner::open(BackendChoice::Auto).ok().map(|engine| engine.info().clone());
     let devices = Devices { usable, unusable, auto };
     if json {
         super::print_json(&devices)?;

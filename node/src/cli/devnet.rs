@@ -1,9 +1,9 @@
 //! `zgpu devnet`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
-use zgpu_miner::BackendChoice;
+use zgpu_core::device::BackendChoice;
 
 use crate::{
     chain::keys::{KeySource, PasswordSource},
@@ -41,6 +41,9 @@ pub(super) struct DevnetArgs {
     /// Port of the chain's RPC; a free one is taken when left out.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// Address for the network's clients, such as 127.0.0.1:5678: opened when the proofs are paid, until ctrl-c.
+    #[arg(long, value_name = "ADDRESS")]
+    rpc: Option<SocketAddr>,
     /// Time between blocks, in milliseconds.
     #[arg(long, default_value_t = 250, value_name = "MS", value_parser = clap::value_parser!(u64).range(50..=60_000))]
     block_time: u64,
@@ -81,6 +84,7 @@ pub(super) fn run(args: DevnetArgs) -> anyhow::Result<ExitCode> {
         port: args.port,
         block_time: Duration::from_millis(args.block_time),
         timeout: Duration::from_secs(args.timeout),
+        rpc: args.rpc,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(devnet::run(options));

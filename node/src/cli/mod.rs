@@ -3,6 +3,12 @@
 mod check;
 mod devices;
 mod devnet;
+mod encode;
+mod encoder;
+mod params;
+mod recover;
+mod slices;
+mod verify;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -13,7 +19,7 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use zgpu_bench::BenchError;
-use zgpu_miner::BackendChoice;
+use zgpu_core::device::BackendChoice;
 
 const LONG_ABOUT: &str = "\
 Stores files, seals them and mines them with Proof of Random Access, on the best device there is.
@@ -47,6 +53,17 @@ enum Command {
     /// Data availability: encoded blobs.
     #[command(subcommand)]
     Da(DaCommand),
+    /// Serve dispersers: encode blobs that come in over gRPC, on every device.
+    Encoder(encoder::EncoderArgs),
+    /// Encode a file as a blob: its commitment, its roots and all its slices.
+    Encode(encode::EncodeArgs),
+    /// Verify slices, and name the wrong ones; exits 1 if there are any.
+    Verify(verify::VerifyArgs),
+    /// Get a file back from a third of its slices, any third.
+    Recover(recover::RecoverArgs),
+    /// Parameters of data availability: convert, make, check and show them.
+    #[command(subcommand)]
+    Params(params::ParamsCommand),
     /// Measure this machine; every line shows its limit and the ratio to it.
     Bench {
         /// Benchmark to run; all of them when left out.
@@ -68,14 +85,16 @@ enum PoraCommand {
 
 #[derive(Subcommand)]
 enum DaCommand {
-    /// Encode the blob of every vector file anew, on the CPU; exits 1 when one differs.
+    /// Encode the blob of every vector file anew; exits 1 when one differs.
     Check(check::DaArgs),
 }
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("ZGPU_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // A service says a line for each blob.
+    let default = if matches!(cli.command, Command::Encoder(_)) { "warn,zgpu_node=info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("ZGPU_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -87,6 +106,11 @@ pub fn main() -> ExitCode {
         Command::Devices { json } => devices::run(json),
         Command::Pora(PoraCommand::Check(args)) => check::pora(args),
         Command::Da(DaCommand::Check(args)) => check::da(args),
+        Command::Encoder(args) => encoder::run(args),
+        Command::Encode(args) => encode::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Recover(args) => recover::run(args),
+        Command::Params(command) => params::run(command),
         Command::Bench { name, backend, json } => bench(name.as_deref(), backend, json),
     };
     result.unwrap_or_else(|error| {
