@@ -1,13 +1,14 @@
 //! The main job on one machine: a chain of its own, the contracts, and a file that is stored, sealed, mined and paid for.
 
 pub mod fill;
+mod open;
 mod progress;
 pub mod report;
 
 use std::{
     fs::File,
     io::{self, BufReader, Write},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -23,13 +24,15 @@ use anyhow::{Context, bail, ensure};
 use rand::RngCore;
 use tokio::{sync::broadcast, time::timeout};
 use zgpu_core::{
+    device::BackendChoice,
     file::{FileShape, FileTree},
     units::{BYTES_PER_LOAD, BYTES_PER_SECTOR, LOADS_PER_PRICING, SECTORS_PER_LOAD, SECTORS_PER_PRICING},
 };
-use zgpu_miner::{BackendChoice, Engine, LoadSource, MineCounters, Shard};
+use zgpu_miner::{Engine, LoadSource, MineCounters, Shard};
 
 use self::{
     fill::heights_to_chunk_end,
+    open::OpenDevnet,
     progress::{Bar, Steps},
     report::{DevnetReport, Rejection, bytes, rate, token},
 };
@@ -89,20 +92,26 @@ pub struct DevnetOptions {
     pub timeout: Duration,
     /// Where the miner's key comes from; one is made when there is none.
     pub miner_key: Option<KeySource>,
+    /// Where the node's interface opens for clients when the main job is done; the devnet then stays until it is stopped.
+    pub rpc: Option<SocketAddr>,
 }
 
-/// Runs the main job to its end. The chain stops with it.
+/// Runs the main job to its end, and stays open for clients if it is told to. The chain stops with it.
 pub async fn run(options: DevnetOptions) -> anyhow::Result<DevnetReport> {
-    tokio::select! {
-        report = run_to_end(&options) => report,
+    let (report, open) = tokio::select! {
+        done = run_to_end(&options) => done?,
         signal = tokio::signal::ctrl_c() => {
             signal.context("signals cannot be received")?;
             bail!("interrupted; the chain was stopped, and a store in --dir is complete as far as it was acknowledged");
         }
+    };
+    if let Some(open) = open {
+        open.until_stopped().await?;
     }
+    Ok(report)
 }
 
-async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<DevnetReport> {
+async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<(DevnetReport, Option<OpenDevnet>)> {
     let started = Instant::now();
     let steps = Steps::new();
     // Everything that a person may have got wrong is looked at before anything is started.
@@ -183,7 +192,7 @@ async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<DevnetReport> {
     let counts = counters.get();
     let answers = mined.submitted;
     let seconds = mined.mining_time.as_secs_f64();
-    Ok(DevnetReport {
+    let report = DevnetReport {
         file: input.name,
         file_bytes: shape.size(),
         data_root: input.tree.root(),
@@ -215,7 +224,12 @@ async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<DevnetReport> {
         gas_per_answer: answers.gas_accepted / answers.accepted.max(1),
         total_seconds: started.elapsed().as_secs_f64(),
         transactions,
-    })
+    };
+    let open = match options.rpc {
+        Some(address) => Some(OpenDevnet::start(devnet, store, folder, address, &steps).await?),
+        None => None,
+    };
+    Ok((report, open))
 }
 
 /// Mines with a bar that shows what is accepted and how fast it goes; fails when the time is up.

@@ -1,10 +1,14 @@
 //! Following the log: submissions of the chain become transactions of the store, in their order.
 
+use std::time::Duration;
+
 use anyhow::Context;
+use tokio::sync::watch;
 
 use crate::{
     chain::{client::ChainClient, flow_log::PageSize},
     duties::blocking,
+    rpc::NodeStatus,
     store::{Store, Transaction},
 };
 
@@ -46,4 +50,41 @@ pub async fn catch_up(chain: &ChainClient, store: &Store, start_block: u64) -> a
         .await?;
     }
     Ok(store.next_seq().saturating_sub(before))
+}
+
+/// Follows the log for ever, looking every `poll`, and tells in `status` up to which block it is read. What fails is
+/// logged and tried again.
+pub async fn follow(
+    chain: &ChainClient,
+    store: &Store,
+    start_block: u64,
+    poll: Duration,
+    status: &watch::Sender<NodeStatus>,
+) {
+    let mut ticks = tokio::time::interval(poll);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = follow_once(chain, store, start_block, status).await {
+            tracing::warn!(error = format!("{error:#}"), "the log cannot be followed");
+        }
+    }
+}
+
+/// Reads what is new, and tells so.
+async fn follow_once(
+    chain: &ChainClient,
+    store: &Store,
+    start_block: u64,
+    status: &watch::Sender<NodeStatus>,
+) -> anyhow::Result<()> {
+    // Asked for first: what is read then goes at least so far.
+    let height = chain.block_number().await?;
+    if status.borrow().log_sync_height == height {
+        return Ok(());
+    }
+    catch_up(chain, store, start_block).await?;
+    let block = chain.block_hash(height).await?.with_context(|| format!("block {height} is gone"))?;
+    status.send_modify(|status| (status.log_sync_height, status.log_sync_block) = (height, block));
+    Ok(())
 }

@@ -3,12 +3,15 @@
 //! Integers in keys and values are big-endian, so that keys sort by number.
 
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
-use zgpu_core::{H256, file::SubmissionNode};
+use zgpu_core::{
+    H256,
+    file::{FileProof, SubmissionNode},
+};
 
-use super::{StoreError, Transaction};
+use super::{PendingSegment, StoreError, Transaction};
 
 /// Version of the layouts below; a change to any of them raises it.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// The column families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +38,15 @@ pub enum Column {
     SealRecord,
     /// Context digest 32 B ‖ load u64 → nothing: the loads that have a seal of this context.
     ContextIndex,
+    /// Flow root 32 B ‖ sequence number u64 of the transaction right after which the flow had it → nothing.
+    FlowRoot,
+    /// File root 32 B ‖ segment u64 → a segment whose transaction the chain has not shown yet, see [`encode_pending`].
+    Pending,
 }
 
 impl Column {
     /// All of them.
-    pub const ALL: [Column; 10] = [
+    pub const ALL: [Column; 12] = [
         Column::Meta,
         Column::Transaction,
         Column::RootIndex,
@@ -50,6 +57,8 @@ impl Column {
         Column::Sealed,
         Column::SealRecord,
         Column::ContextIndex,
+        Column::FlowRoot,
+        Column::Pending,
     ];
 
     /// Name in the database.
@@ -65,6 +74,8 @@ impl Column {
             Column::Sealed => "sealed",
             Column::SealRecord => "seal_record",
             Column::ContextIndex => "context_index",
+            Column::FlowRoot => "flow_root",
+            Column::Pending => "pending",
         }
     }
 
@@ -76,7 +87,7 @@ impl Column {
         let mut options = Options::default();
         options.set_block_based_table_factory(&blocks);
         options.set_compression_type(DBCompressionType::Lz4);
-        if self == Column::Data {
+        if matches!(self, Column::Data | Column::Pending) {
             // Loads stay out of the sorted files, so that compaction does not rewrite them again and again.
             options.set_enable_blob_files(true);
             options.set_min_blob_size(1024);
@@ -110,7 +121,7 @@ pub(super) fn node_key(height: u32, index: u64) -> [u8; 9] {
     key
 }
 
-/// Key in [`Column::RootIndex`] and [`Column::ContextIndex`].
+/// Key in [`Column::RootIndex`], [`Column::ContextIndex`], [`Column::FlowRoot`] and [`Column::Pending`].
 pub(super) fn digest_key(digest: &H256, number: u64) -> [u8; 40] {
     let mut key = [0; 40];
     key[..32].copy_from_slice(&digest.0);
@@ -186,6 +197,29 @@ pub(super) fn decode_transaction(seq: u64, value: &[u8]) -> Result<(Transaction,
         nodes.push(SubmissionNode { height, root: fields.h256()? });
     }
     Ok((Transaction { seq, data_root, start, size_bytes, nodes }, length_before))
+}
+
+/// Size of the file u64 ‖ steps of the path u8 ‖ a byte for each, 1 for left ‖ hashes of the lemma u8 ‖ 32 B each ‖ data.
+/// `None` when the proof is longer than any can be.
+pub(super) fn encode_pending(segment: &PendingSegment) -> Option<Vec<u8>> {
+    let FileProof { lemma, path } = &segment.proof;
+    let mut value = Vec::with_capacity(10 + path.len() + 32 * lemma.len() + segment.data.len());
+    value.extend(segment.file_size.to_be_bytes());
+    value.push(u8::try_from(path.len()).ok()?);
+    value.extend(path.iter().map(|is_left| u8::from(*is_left)));
+    value.push(u8::try_from(lemma.len()).ok()?);
+    lemma.iter().for_each(|hash| value.extend(hash.0));
+    value.extend(&segment.data);
+    Some(value)
+}
+
+/// Reads [`encode_pending`].
+pub(super) fn decode_pending(value: &[u8]) -> Result<PendingSegment, StoreError> {
+    let mut fields = Fields::new("pending segment", value);
+    let file_size = fields.u64()?;
+    let path = (0..fields.u8()?).map(|_| fields.u8().map(|step| step == 1)).collect::<Result<_, _>>()?;
+    let lemma = (0..fields.u8()?).map(|_| fields.h256()).collect::<Result<_, _>>()?;
+    Ok(PendingSegment { file_size, data: fields.rest.to_vec(), proof: FileProof { lemma, path } })
 }
 
 /// What is known about the sealed seals of a load.
@@ -269,5 +303,15 @@ mod tests {
         let value = encode_transaction(&transaction, 77);
         assert_eq!(decode_transaction(4, &value).unwrap(), (transaction, 77));
         assert!(decode_transaction(4, &value[..value.len() - 1]).is_err());
+
+        let proof = FileProof { lemma: vec![H256([1; 32]), H256([2; 32]), H256([3; 32])], path: vec![true] };
+        let pending = PendingSegment { file_size: 300_000, data: vec![7; 500], proof };
+        let value = encode_pending(&pending).unwrap();
+        assert_eq!(decode_pending(&value).unwrap(), pending);
+        for length in 0..value.len() - 500 {
+            assert!(decode_pending(&value[..length]).is_err(), "{length}");
+        }
+        let long = FileProof { lemma: vec![H256::ZERO; 256], path: Vec::new() };
+        assert_eq!(encode_pending(&PendingSegment { proof: long, ..pending }), None);
     }
 }

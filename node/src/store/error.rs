@@ -139,6 +139,24 @@ pub enum StoreError {
     /// The segment or its proof is wrong.
     #[error(transparent)]
     Segment(#[from] FileError),
+    /// The file does not have these sectors.
+    #[error("sectors {start} to {end} of transaction {seq} asked for, it has {sectors}")]
+    NoSuchSectors {
+        /// Its number.
+        seq: u64,
+        /// First sector asked for.
+        start: u64,
+        /// First sector behind those asked for.
+        end: u64,
+        /// Sectors with data.
+        sectors: u64,
+    },
+    /// A proof has more steps than any file has.
+    #[error("the proof of segment {index} is longer than any can be")]
+    ProofLength {
+        /// Which segment.
+        index: u64,
+    },
     /// The transaction was reverted while its data was written.
     #[error("transaction {seq} was reverted; upload again")]
     Reverted {

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::PoisonError};
 use zgpu_core::{
     digest::parent,
     file::{FileProof, FileShape, submission_root},
-    flow::{self, FlowNode},
+    flow::{self, FlowNode, FlowNodes},
     units::{BYTES_PER_SECTOR, LG_SECTORS_PER_LOAD, SECTORS_PER_LOAD},
 };
 
@@ -13,6 +13,9 @@ use super::{
     Column, Inner, Store, StoreError, Transaction,
     loads::{Extent, ExtentKind},
 };
+
+/// Segments that are copied in one write, 8 MiB.
+const SEGMENTS_PER_COPY: u64 = 32;
 
 /// How much of a file is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +158,11 @@ impl Store {
         Ok(Some(Status { segments, stored, finalised }))
     }
 
+    /// True when the file of transaction `seq` was finalised. Unlike [`Store::status`] it counts no segments.
+    pub fn is_finalised(&self, seq: u64) -> Result<bool, StoreError> {
+        self.inner.has(Column::Finalised, &seq.to_be_bytes())
+    }
+
     /// True when segment `index` of the file of transaction `seq` is stored.
     pub fn has_segment(&self, seq: u64, index: u64) -> Result<bool, StoreError> {
         let (transaction, _) = self.inner.stored_transaction(seq)?;
@@ -196,6 +204,66 @@ impl Store {
         }
         bytes.truncate(shape.segment_bytes(index));
         Ok(Some(bytes))
+    }
+
+    /// Sectors of a file's data, counted from its start, or `None` when one of them is not stored. The last sector of the
+    /// file is filled with zeros. Sectors behind it are refused.
+    pub fn read_sectors(&self, seq: u64, sectors: Range<u64>) -> Result<Option<Vec<u8>>, StoreError> {
+        let inner = &*self.inner;
+        let _chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+        let (transaction, _) = inner.stored_transaction(seq)?;
+        let has = transaction.shape()?.sectors();
+        if sectors.start >= sectors.end || sectors.end > has {
+            return Err(StoreError::NoSuchSectors { seq, start: sectors.start, end: sectors.end, sectors: has });
+        }
+        let within = transaction.start + sectors.start..transaction.start + sectors.end;
+        if !inner.is_known(within.clone())? {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; (sectors.end - sectors.start) as usize * BYTES_PER_SECTOR];
+        let mut extents = inner.extents(within.start)?;
+        while let Some(extent) = extents.current()?.filter(|extent| extent.start < within.end) {
+            if extent.kind == ExtentKind::Data {
+                let mut whole = vec![0; (extent.end - extent.start) as usize * BYTES_PER_SECTOR];
+                inner.read_data(extent, &mut whole)?;
+                let (from, to) = (extent.start.max(within.start), extent.end.min(within.end));
+                let at = |sector: u64, start: u64| (sector - start) as usize * BYTES_PER_SECTOR;
+                bytes[at(from, within.start)..at(to, within.start)]
+                    .copy_from_slice(&whole[at(from, extent.start)..at(to, extent.start)]);
+            }
+            extents.next();
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Gives transaction `to` the data of the finalised transaction `from` of the same file, and finalises it. True when
+    /// that is done, false when `from` is not finalised or the two do not have the same nodes. Durable on return.
+    ///
+    /// Equal nodes commit to equal padded data, so nothing is verified again.
+    pub fn copy_file(&self, from: u64, to: u64) -> Result<bool, StoreError> {
+        let inner = &*self.inner;
+        let segments = {
+            let ((source, _), (target, _)) = (inner.stored_transaction(from)?, inner.stored_transaction(to)?);
+            let Ok(shape) = target.shape() else { return Ok(false) };
+            if source.nodes != target.nodes {
+                return Ok(false);
+            }
+            shape.segments()
+        };
+        let mut first = 0;
+        while first < segments {
+            // The lock is let go between batches, so that the log goes on; both are looked at anew each time.
+            let _chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+            let ((source, _), (target, _)) = (inner.stored_transaction(from)?, inner.stored_transaction(to)?);
+            if source.nodes != target.nodes || !inner.has(Column::Finalised, &from.to_be_bytes())? {
+                return Ok(false);
+            }
+            let end = segments.min(first + SEGMENTS_PER_COPY);
+            inner.copy_segments(&source, &target, first..end)?;
+            first = end;
+        }
+        self.finalise(to)?;
+        Ok(true)
     }
 
     /// Proof that segment `index` belongs to the file, or `None` when it is not stored.
@@ -255,6 +323,69 @@ fn without_fill(data: &[u8], expected: usize) -> &[u8] {
 }
 
 impl Inner {
+    /// Copies segments, padding and all, with the nodes of the tree that lie inside the transaction's nodes.
+    fn copy_segments(
+        &self,
+        source: &Transaction,
+        target: &Transaction,
+        segments: Range<u64>,
+    ) -> Result<(), StoreError> {
+        let per_load = SECTORS_PER_LOAD as u64;
+        let shape = target.shape()?;
+        let mut batch = self.batch()?;
+        let mut lowest = u64::MAX;
+        for index in segments {
+            let to = target.segment_sectors(&shape, index);
+            if self.is_known(to.clone())? {
+                continue;
+            }
+            let from = source.start + index * per_load..source.start + index * per_load + (to.end - to.start);
+            lowest = lowest.min(to.start / per_load);
+            let mut extents = self.extents(from.start)?;
+            while let Some(extent) = extents.current()?.filter(|extent| extent.start < from.end) {
+                let copy = Extent {
+                    start: extent.start.max(from.start) - from.start + to.start,
+                    end: extent.end.min(from.end) - from.start + to.start,
+                    kind: extent.kind,
+                };
+                if extent.kind == ExtentKind::Data {
+                    let data = self.get(Column::Data, &extent.start.to_be_bytes())?;
+                    let data = data.ok_or(StoreError::Corrupt { what: "range of data" })?;
+                    batch.put(Column::Data, &copy.start.to_be_bytes(), &data);
+                }
+                batch.extent(copy);
+                extents.next();
+            }
+            self.copy_nodes(&mut batch, source, target, index)?;
+        }
+        batch.commit()?;
+        self.scan.lower(lowest);
+        Ok(())
+    }
+
+    /// Copies the nodes that begin with segment `index`, as far as they lie below the transaction's own node.
+    fn copy_nodes(
+        &self,
+        batch: &mut super::Batch<'_>,
+        source: &Transaction,
+        target: &Transaction,
+        index: u64,
+    ) -> Result<(), StoreError> {
+        let Some(which) = target.node_of_segment(index) else { return Ok(()) };
+        let (from, to) = ((source.start >> LG_SECTORS_PER_LOAD) + index, (target.start >> LG_SECTORS_PER_LOAD) + index);
+        for height in LG_SECTORS_PER_LOAD..target.nodes[which].height {
+            let step = height - LG_SECTORS_PER_LOAD;
+            // Each node of a transaction is aligned to its size, so both have a node there or neither.
+            if !to.is_multiple_of(1 << step) {
+                break;
+            }
+            if let Some(hash) = self.node(height, from >> step)? {
+                batch.nodes(&[FlowNode { height, index: to >> step, hash }]);
+            }
+        }
+        Ok(())
+    }
+
     fn stored_segments(&self, transaction: &Transaction, shape: &FileShape) -> Result<u64, StoreError> {
         let mut stored = 0;
         self.each_stored(transaction, shape, 0, |segments| stored += segments.end - segments.start)?;

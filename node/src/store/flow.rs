@@ -1,6 +1,9 @@
 //! The flow: transactions in their order, and the tree over all sectors.
 
-use std::sync::{PoisonError, atomic::Ordering};
+use std::{
+    collections::HashMap,
+    sync::{PoisonError, atomic::Ordering},
+};
 
 use zgpu_core::{
     H256,
@@ -45,7 +48,11 @@ impl Store {
         }
 
         let mut batch = inner.batch()?;
-        batch.nodes(&flow::append(inner, state.length, &placement, &transaction.nodes)?);
+        let added = flow::append(inner, state.length, &placement, &transaction.nodes)?;
+        batch.nodes(&added);
+        let added = added.into_iter().map(|node| ((node.height, node.index), node.hash)).collect();
+        let root = flow::root_at(&Overlay { inner, added }, placement.end)?;
+        batch.put(Column::FlowRoot, &digest_key(&root, seq), &[]);
         batch.put(Column::Transaction, &seq.to_be_bytes(), &encode_transaction(transaction, state.length));
         batch.put(Column::RootIndex, &digest_key(&transaction.data_root, seq), &[]);
         let mut lowest_known = u64::MAX;
@@ -74,7 +81,7 @@ impl Store {
         let state = FlowState { length: placement.end, next_seq: seq + 1 };
         batch.flow(state);
         batch.commit()?;
-        *lock(&inner.flow) = state;
+        inner.publish(state);
         inner.scan.lower(lowest_known / SECTORS_PER_LOAD as u64);
         Ok(())
     }
@@ -94,6 +101,7 @@ impl Store {
         for seq in from_seq..next_seq {
             let (transaction, _) = inner.stored_transaction(seq)?;
             batch.delete(Column::RootIndex, &digest_key(&transaction.data_root, seq));
+            batch.delete(Column::FlowRoot, &digest_key(&flow::root_at(inner, transaction.end())?, seq));
         }
         batch.delete_from(Column::Transaction, &from_seq.to_be_bytes());
         batch.delete_from(Column::Finalised, &from_seq.to_be_bytes());
@@ -107,8 +115,8 @@ impl Store {
         let state = FlowState { length, next_seq: from_seq };
         batch.flow(state);
         batch.commit()?;
-        *lock(&inner.flow) = state;
         inner.revision.fetch_add(1, Ordering::SeqCst);
+        inner.publish(state);
         Ok(())
     }
 
@@ -119,6 +127,29 @@ impl Store {
             return Err(FlowError::<StoreError>::OutOfFlow { height: 0, index: flow_length.max(1) - 1, length }.into());
         }
         Ok(flow::root_at(&*self.inner, flow_length)?)
+    }
+
+    /// Length of the flow when it had this root: the latest such length, since zeros may be appended without the root
+    /// changing. `None` when no transaction led to it.
+    pub fn length_with_root(&self, root: &H256) -> Result<Option<u64>, StoreError> {
+        match self.inner.numbers_behind(Column::FlowRoot, &root.0)?.last() {
+            Some(seq) => self.length_after(*seq),
+            None => Ok(None),
+        }
+    }
+
+    /// Node `index` at `height` of the flow tree as it is now, zeros behind the flow; `None` when too little is known.
+    pub fn node(&self, height: u32, index: u64) -> Result<Option<H256>, StoreError> {
+        let _chain = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+        let length = self.flow_length();
+        if height >= MAX_FLOW_HEIGHT || index.checked_mul(1 << height).is_none_or(|start| start >= length) {
+            return Err(FlowError::<StoreError>::OutOfFlow { height, index, length }.into());
+        }
+        match flow::node_at(&*self.inner, length, height, index) {
+            Ok(hash) => Ok(Some(hash)),
+            Err(FlowError::Unknown { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The transaction with this sequence number.
@@ -172,6 +203,23 @@ impl Inner {
             iterator.next();
         }
         iterator.status().map_err(|source| self.failed(source))
+    }
+}
+
+/// The stored tree with nodes that are about to be stored.
+struct Overlay<'a> {
+    inner: &'a Inner,
+    added: HashMap<(u32, u64), H256>,
+}
+
+impl FlowNodes for Overlay<'_> {
+    type Error = StoreError;
+
+    fn node(&self, height: u32, index: u64) -> Result<Option<H256>, StoreError> {
+        match self.added.get(&(height, index)) {
+            Some(hash) => Ok(Some(*hash)),
+            None => self.inner.node(height, index),
+        }
     }
 }
 

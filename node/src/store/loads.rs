@@ -46,6 +46,15 @@ pub struct SealTask {
     pub seals: u64,
 }
 
+/// Proof that a sector belongs to the flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SectorProof {
+    /// Hash of the sector.
+    pub leaf: H256,
+    /// Its siblings from bottom to top, the root left out; step i goes to the right when bit i of the sector is 0.
+    pub siblings: Vec<H256>,
+}
+
 /// A range of sectors that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
@@ -77,10 +86,29 @@ impl KnownSectors {
         sectors.all(|sector| self.0[sector / 64] >> (sector % 64) & 1 == 1)
     }
 
+    /// Ranges of known sectors, ascending, as long as they go.
+    fn ranges(&self) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for sector in (0..SECTORS_PER_LOAD).filter(|sector| self.0[sector / 64] >> (sector % 64) & 1 == 1) {
+            match ranges.last_mut() {
+                Some(range) if range.end == sector => range.end += 1,
+                _ => ranges.push(sector..sector + 1),
+            }
+        }
+        ranges
+    }
+
     fn seals(&self) -> u64 {
         (0..SEALS_PER_LOAD)
             .filter(|seal| self.0[seal / 4] >> (seal % 4 * SECTORS_PER_SEAL) & 0xffff == 0xffff)
             .fold(0, |mask, seal| mask | 1 << seal)
+    }
+}
+
+impl LoadData {
+    /// Ranges of sectors that are known, counted from the start of the load, ascending.
+    pub fn known_ranges(&self) -> Vec<Range<usize>> {
+        self.sectors.ranges()
     }
 }
 
@@ -341,11 +369,24 @@ impl Store {
         if recall_position.checked_add(SECTORS_PER_SEAL as u64).is_none_or(|end| end > flow_length) {
             return refuse("the seal does not lie wholly in the flow");
         }
-        let load = recall_position / PER_LOAD;
         let _chain = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner);
-        let (bytes, known) = self.inner.read_load(load)?;
-        let tree = LoadNodes { inner: &self.inner, load, bytes, known };
+        let tree = self.inner.load_nodes(recall_position / PER_LOAD)?;
         Ok(flow::siblings_at(&tree, flow_length, LG_SECTORS_PER_SEAL, recall_position >> LG_SECTORS_PER_SEAL)?)
+    }
+
+    /// Proof that sector `sector` belongs to the flow as it was when it had `flow_length` sectors.
+    pub fn sector_proof(&self, flow_length: u64, sector: u64) -> Result<SectorProof, StoreError> {
+        let refuse = |reason| Err(StoreError::NoProof { position: sector, length: flow_length, reason });
+        if flow_length > self.flow_length() {
+            return refuse("the flow is shorter than that");
+        }
+        if sector >= flow_length {
+            return refuse("the sector does not lie in the flow");
+        }
+        let _chain = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+        let tree = self.inner.load_nodes(sector / PER_LOAD)?;
+        let leaf = flow::node_at(&tree, flow_length, 0, sector)?;
+        Ok(SectorProof { leaf, siblings: flow::siblings_at(&tree, flow_length, 0, sector)? })
     }
 }
 
@@ -363,6 +404,13 @@ impl Inner {
             Some((at, value)) if *at == key[..] => Fields::new("mask of sealed seals", value).u64(),
             _ => iterator.status().map(|()| 0).map_err(|source| self.failed(source)),
         }
+    }
+}
+
+impl Inner {
+    fn load_nodes(&self, load: u64) -> Result<LoadNodes<'_>, StoreError> {
+        let (bytes, known) = self.read_load(load)?;
+        Ok(LoadNodes { inner: self, load, bytes, known })
     }
 }
 

@@ -16,6 +16,7 @@ mod error;
 mod files;
 mod flow;
 mod loads;
+mod pending;
 mod sealed;
 
 use std::{
@@ -28,13 +29,15 @@ use std::{
 };
 
 use rocksdb::{Cache, ColumnFamily, DB, DBRawIterator, Options, WriteBatch, WriteOptions};
+use tokio::sync::watch;
 use zgpu_core::{H256, file::SubmissionNode, flow as core_flow};
 
 pub use self::{
     columns::{Column, SCHEMA},
     error::StoreError,
     files::{Put, Status},
-    loads::{LoadData, SealTask},
+    loads::{LoadData, SealTask, SectorProof},
+    pending::PendingSegment,
     sealed::SealedLoad,
 };
 use self::{
@@ -96,11 +99,22 @@ struct Inner {
     /// Taken before `seal_writes`.
     chain: RwLock<()>,
     flow: Mutex<FlowState>,
+    /// Tells whoever waits for transactions.
+    log: watch::Sender<LogPosition>,
     /// Counts truncations: a seal made from data read before one is refused.
     revision: AtomicU64,
     /// Held while records of sealed loads are changed.
     seal_writes: Mutex<()>,
     scan: Scan,
+}
+
+/// How far the log of transactions goes, and whether it is still the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Sequence number that the next transaction gets.
+    pub next_seq: u64,
+    /// [`Store::revision`].
+    pub revision: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +152,7 @@ impl Store {
             sealed: SealedFiles::open(&sealed_path)?,
             chain: RwLock::new(()),
             flow: Mutex::new(FlowState { length: core_flow::EMPTY_FLOW_LENGTH, next_seq: 0 }),
+            log: watch::Sender::new(LogPosition { next_seq: 0, revision: 0 }),
             revision: AtomicU64::new(0),
             seal_writes: Mutex::new(()),
             scan: Scan::default(),
@@ -145,7 +160,9 @@ impl Store {
         if is_new {
             inner.create()?;
         }
-        inner.flow = Mutex::new(inner.read_flow()?);
+        let state = inner.read_flow()?;
+        inner.flow = Mutex::new(state);
+        inner.log = watch::Sender::new(LogPosition { next_seq: state.next_seq, revision: 0 });
         Ok(Store { inner: Arc::new(inner) })
     }
 
@@ -162,6 +179,11 @@ impl Store {
     /// Counts how often the flow was cut since the store was opened.
     pub fn revision(&self) -> u64 {
         self.inner.revision.load(Ordering::SeqCst)
+    }
+
+    /// How far the log goes, now and whenever it changes. Only the latest position is kept.
+    pub fn watch_log(&self) -> watch::Receiver<LogPosition> {
+        self.inner.log.subscribe()
     }
 
     /// Keeps a small value of the caller under a name, such as how far the chain was read. Durable on return.
@@ -246,6 +268,13 @@ impl Inner {
         let state = FlowState { length: fields.u64()?, next_seq: fields.u64()? };
         fields.end()?;
         Ok(state)
+    }
+
+    /// Makes a state that is on disk the one that everybody sees.
+    fn publish(&self, state: FlowState) {
+        *lock(&self.flow) = state;
+        let revision = self.revision.load(Ordering::SeqCst);
+        self.log.send_replace(LogPosition { next_seq: state.next_seq, revision });
     }
 
     fn column(&self, column: Column) -> &ColumnFamily {
