@@ -44,6 +44,7 @@ fn noise(bytes: usize) -> Vec<u8> {
         word = (word ^ word >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).wrapping_add(0x9e37_79b9_7f4a_7c15);
         data.extend(word.to_le_bytes());
     }
+    data.truncate(bytes);
     data
 }
 

@@ -28,8 +28,8 @@ one file for each slice, slice-00000.bin and on. Files that are there already ar
 pub(super) struct EncodeArgs {
     /// File with the data: at most 32,505,852 bytes with the network's parameters.
     file: PathBuf,
-    /// Folder with the parameters.
-    #[arg(long, value_name = "DIR")]
+    /// The parameters: a file that `zgpu params` made, or a folder with it or with the network's prover files.
+    #[arg(long, value_name = "PATH")]
     params: PathBuf,
     /// Folder for the blob; made if it is not there.
     #[arg(long, value_name = "DIR")]

@@ -30,8 +30,8 @@ Ctrl-C and SIGTERM finish what is inside, within --grace seconds, and exit with 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct EncoderArgs {
-    /// Folder with the parameters.
-    #[arg(long, value_name = "DIR")]
+    /// The parameters: a file that `zgpu params` made, or a folder with it or with the network's prover files.
+    #[arg(long, value_name = "PATH")]
     params: PathBuf,
     /// Address for calls.
     #[arg(long, value_name = "ADDR", default_value_t = SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)))]

@@ -22,15 +22,15 @@ use zgpu_bench::BenchError;
 use zgpu_core::device::BackendChoice;
 
 const LONG_ABOUT: &str = "\
-Stores files, seals them and mines them with Proof of Random Access, on the best device there is.
+Stores files, seals them and mines them with Proof of Random Access, and encodes blobs for 0G DA, on the best device there is.
 
-Try it: `zgpu devnet` runs all of it on this machine, with a chain of its own.
+Try it: `zgpu devnet` stores, mines and is paid on this machine, with a chain of its own. `zgpu encoder` serves dispersers.
 What a machine can do: `zgpu devices`, then `zgpu bench`.
 
 Results go to stdout, progress and logs to stderr. ZGPU_LOG=debug (or a tracing filter) shows more.";
 
 #[derive(Parser)]
-#[command(name = "zgpu", version, about = "GPU engine for mining on the 0G storage network", long_about = LONG_ABOUT)]
+#[command(name = "zgpu", version, about = "GPU engine for mining and encoding on the 0G network", long_about = LONG_ABOUT)]
 #[command(propagate_version = true, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]

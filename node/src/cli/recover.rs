@@ -27,15 +27,16 @@ storage root. No parameters are needed.";
 
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
+#[command(group = clap::ArgGroup::new("name").required(true))]
 pub(super) struct RecoverArgs {
     /// Files of one or more slices, or folders of them: any 1,024 slices of a blob with the network's parameters.
     #[arg(long, value_name = "SLICE", required = true, num_args = 1..)]
     rows: Vec<PathBuf>,
     /// What names the blob: the blob.json that `encode` wrote.
-    #[arg(long, value_name = "FILE", conflicts_with = "root", required_unless_present = "root")]
+    #[arg(long, value_name = "FILE", group = "name")]
     blob: Option<PathBuf>,
     /// The storage root, 64 hex digits.
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", group = "name")]
     root: Option<String>,
     /// File for the data.
     #[arg(long, value_name = "FILE")]

@@ -24,8 +24,8 @@ pub(super) struct VerifyArgs {
     /// Files of one or more slices, or folders of them.
     #[arg(value_name = "SLICE", required = true)]
     slices: Vec<PathBuf>,
-    /// Folder with the parameters.
-    #[arg(long, value_name = "DIR")]
+    /// The parameters: a file that `zgpu params` made, or a folder with it or with the network's prover files.
+    #[arg(long, value_name = "PATH")]
     params: PathBuf,
     /// What names the blob: the blob.json that `encode` wrote.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["commitment", "root"])]
