@@ -394,18 +394,35 @@ pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, ParamsError> {
     Ok(files)
 }
 
+/// Why a set of three files is not found among others.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SetError {
+    /// One is missing.
+    #[error("there is no {pattern}")]
+    Missing {
+        /// How its name looks.
+        pattern: String,
+    },
+    /// One is there more than once.
+    #[error("there is more than one {pattern}: name the three files")]
+    Ambiguous {
+        /// How its name looks.
+        pattern: String,
+    },
+}
+
 /// The network's three prover files among `files`, by their names and in the order of the cosets; those in Montgomery form
 /// when both are there.
-pub fn prover_set(files: &[PathBuf]) -> Result<[PathBuf; COSETS], String> {
+pub fn prover_set(files: &[PathBuf]) -> Result<[PathBuf; COSETS], SetError> {
     coset_set(files, "amt-prove", true).or_else(|reason| coset_set(files, "amt-prove", false).map_err(|_| reason))
 }
 
 /// The network's three verifier files among `files`, by their names and in the order of the cosets.
-pub fn verifier_set(files: &[PathBuf]) -> Result<[PathBuf; COSETS], String> {
+pub fn verifier_set(files: &[PathBuf]) -> Result<[PathBuf; COSETS], SetError> {
     coset_set(files, "amt-verify", false)
 }
 
-fn coset_set(files: &[PathBuf], kind: &str, is_montgomery: bool) -> Result<[PathBuf; COSETS], String> {
+fn coset_set(files: &[PathBuf], kind: &str, is_montgomery: bool) -> Result<[PathBuf; COSETS], SetError> {
     let mut set = [const { PathBuf::new() }; COSETS];
     for (coset, place) in set.iter_mut().enumerate() {
         let prefix = format!("{kind}-coset{coset}-");
@@ -415,9 +432,9 @@ fn coset_set(files: &[PathBuf], kind: &str, is_montgomery: bool) -> Result<[Path
         };
         let mut fitting = files.iter().filter(fits);
         let pattern = if is_montgomery { format!("{prefix}mont-*") } else { format!("{prefix}*") };
-        *place = fitting.next().ok_or_else(|| format!("there is no {pattern}"))?.clone();
+        *place = fitting.next().ok_or_else(|| SetError::Missing { pattern: pattern.clone() })?.clone();
         if fitting.next().is_some() {
-            return Err(format!("there is more than one {pattern}: name the three files"));
+            return Err(SetError::Ambiguous { pattern });
         }
     }
     Ok(set)
