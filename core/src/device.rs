@@ -127,6 +127,18 @@ pub struct UnusableDevice {
     pub remedy: String,
 }
 
+impl UnusableDevice {
+    /// A backend that a build does without.
+    pub fn left_out(backend: BackendKind) -> Self {
+        UnusableDevice {
+            backend,
+            name: backend.to_string(),
+            reason: "this build leaves the backend out".into(),
+            remedy: format!("build with the feature {backend}"),
+        }
+    }
+}
+
 /// Why a device could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {

@@ -8,6 +8,7 @@ pub mod device;
 pub mod digest;
 pub mod file;
 pub mod flow;
+pub mod host;
 pub mod tree;
 pub mod units;
 pub mod work;

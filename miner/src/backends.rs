@@ -106,15 +106,7 @@ pub(crate) fn list(backend: BackendKind) -> (Vec<DeviceInfo>, Vec<UnusableDevice
         #[cfg(feature = "wgpu")]
         BackendKind::Wgpu => zgpu_shaders::list(),
         #[cfg(not(all(feature = "cuda", feature = "wgpu")))]
-        absent => {
-            let reason = UnusableDevice {
-                backend: absent,
-                name: absent.to_string(),
-                reason: "this build leaves the backend out".into(),
-                remedy: format!("build with the feature {absent:?}").to_lowercase(),
-            };
-            (Vec::new(), vec![reason])
-        }
+        absent => (Vec::new(), vec![UnusableDevice::left_out(absent)]),
     }
 }
 

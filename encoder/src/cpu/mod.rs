@@ -17,6 +17,7 @@ use zgpu_core::{
     blob::{BYTES_PER_LENGTH, BYTES_PER_POINT, BYTES_PER_RAW_SCALAR, BYTES_PER_SCALAR, BlobRoots, COSETS, Dimensions},
     device::{BackendKind, DeviceError, DeviceInfo, UnusableDevice},
     digest::H256,
+    host::{available_memory, processor_name},
     tree::{sector_hash, unbalanced_levels, unbalanced_root},
     units::BYTES_PER_SECTOR,
 };
@@ -108,22 +109,6 @@ fn describe(level: Level, index: usize) -> DeviceInfo {
         compute_units: rayon::current_num_threads() as u32,
         software: false,
     }
-}
-
-/// Name from /proc/cpuinfo, or the architecture where there is none.
-fn processor_name() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
-}
-
-/// Half of what /proc/meminfo calls available, in bytes; 0 where there is no such file.
-fn available_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024) / 2
 }
 
 impl CpuEncoder {

@@ -13,6 +13,7 @@ use std::{
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use zgpu_core::{
     device::{BackendKind, DeviceError, DeviceInfo, UnusableDevice},
+    host::{available_memory, processor_name},
     units::{BYTES_PER_LOAD, BYTES_PER_PAD, BYTES_PER_SEAL},
     work::{DrawJob, ScanHit, ScanItem},
 };
@@ -106,22 +107,6 @@ fn describe(level: Level, index: usize, threads: usize) -> DeviceInfo {
         compute_units: threads as u32,
         software: false,
     }
-}
-
-/// Name from /proc/cpuinfo, or the architecture where there is none.
-fn processor_name() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
-}
-
-/// Half of what /proc/meminfo calls available, in bytes; 0 where there is no such file.
-fn available_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024) / 2
 }
 
 /// 64 bytes on a cache line of their own.
