@@ -9,6 +9,7 @@ pub mod digest;
 pub mod file;
 pub mod flow;
 pub mod host;
+pub mod shard;
 pub mod tree;
 pub mod units;
 pub mod work;

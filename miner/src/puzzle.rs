@@ -111,19 +111,7 @@ pub enum PuzzleError {
     },
 }
 
-/// A share of the flow: the loads whose index modulo `count` is `id`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Shard {
-    /// Which of the shares, below `count`.
-    pub id: u64,
-    /// Number of shares, a power of two.
-    pub count: u64,
-}
-
-impl Shard {
-    /// The whole flow.
-    pub const WHOLE: Shard = Shard { id: 0, count: 1 };
-}
+pub use zgpu_core::shard::Shard;
 
 /// The part of the flow that a miner recalls from. Positions and lengths are in sectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -3,11 +3,15 @@
 mod check;
 mod devices;
 mod devnet;
+mod doctor;
+mod download;
 mod encode;
 mod encoder;
+mod node;
 mod params;
 mod recover;
 mod slices;
+mod upload;
 mod verify;
 
 use std::{
@@ -41,6 +45,14 @@ struct Cli {
 enum Command {
     /// Store a file, seal it, mine it and have its proofs paid, on a chain that lives as long as the command.
     Devnet(devnet::DevnetArgs),
+    /// Run a storage node: follow the chain, keep files, serve clients and peers, seal and mine.
+    Node(node::NodeArgs),
+    /// Say in order what keeps a node from earning, and what to do about it.
+    Doctor(doctor::DoctorArgs),
+    /// Store a file on the network: submit it to the chain and hand its segments to storage nodes.
+    Upload(upload::UploadArgs),
+    /// Get a file from storage nodes, every segment checked against its root.
+    Download(download::DownloadArgs),
     /// List every usable device, and for every other one the reason and the remedy.
     Devices {
         /// Print one JSON document.
@@ -103,6 +115,10 @@ pub fn main() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Devnet(args) => devnet::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Upload(args) => upload::run(args),
+        Command::Download(args) => download::run(args),
         Command::Devices { json } => devices::run(json),
         Command::Pora(PoraCommand::Check(args)) => check::pora(args),
         Command::Da(DaCommand::Check(args)) => check::da(args),

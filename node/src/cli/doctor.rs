@@ -1,0 +1,12 @@
+//! `zgpu doctor`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+#[derive(Args)]
+pub(super) struct DoctorArgs {}
+
+pub(super) fn run(_args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not in this build")
+}

@@ -1,0 +1,1 @@
+//! How a node is set up: a TOML file, the environment, flags, presets of networks.

@@ -1,0 +1,1 @@
+//! Files between peers: which are wanted, who has them, and how they come.
