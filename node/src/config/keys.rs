@@ -54,7 +54,7 @@ const ROUTER: &str = "connections are kept by the number of peers that are wante
 const BATCHES: &str = "announcements are sent as they come";
 
 /// All keys, in the order in which they are printed.
-pub(super) const KEYS: &[Key] = &[
+pub(super) static KEYS: &[Key] = &[
     // Of this node alone.
     key(
         "",
@@ -181,7 +181,8 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Bool,
         "false",
         "Reads the log from that block on again, whatever was read already.",
-    ),
+    )
+    .no_effect("the log is compared with the chain, and read again from where it differs"),
     key("", "confirmation_block_count", Kind::Int(0, 10_000), "3", "Blocks behind the chain's last one that are read."),
     key("", "log_page_size", Kind::Int(1, 1_000_000), "999", "Most blocks in one question for the log."),
     key("", "max_cache_data_size", ANY, "104857600", "Memory for data of reverted files.")

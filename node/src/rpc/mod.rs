@@ -7,6 +7,7 @@
 //! memory. What a server has no room for waits, and is refused only when it has waited long.
 
 mod admin;
+mod calls;
 mod error;
 mod limits;
 mod metrics;
@@ -18,7 +19,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jsonrpsee::{
@@ -34,15 +35,16 @@ use tokio::{
 use tower_http::cors::{Any, CorsLayer};
 use zgpu_core::H256;
 
+pub use self::{
+    calls::CallMetrics,
+    pool::PoolSettings,
+    types::{NetworkIdentity, ProtocolVersion},
+};
 use self::{
     error::RpcError,
     limits::{BodyBudget, Gate},
     metrics::Metrics,
     pool::Pool,
-};
-pub use self::{
-    pool::PoolSettings,
-    types::{NetworkIdentity, ProtocolVersion},
 };
 use crate::{
     duties::blocking,
@@ -78,6 +80,8 @@ pub struct RpcConfig {
     pub patience: Duration,
     /// Longest time for a request as a whole. Default 120 s.
     pub request_timeout: Duration,
+    /// Where calls are counted.
+    pub calls: CallMetrics,
 }
 
 impl RpcConfig {
@@ -97,6 +101,7 @@ impl RpcConfig {
             max_readers: 32,
             patience: Duration::from_secs(30),
             request_timeout: Duration::from_secs(120),
+            calls: CallMetrics::default(),
         }
     }
 }
@@ -220,7 +225,8 @@ pub async fn serve(config: RpcConfig, to: Connections) -> Result<RpcHandle, RpcS
         reads: Gate::new(config.max_readers, config.patience),
         writes: Gate::new(config.max_writers, config.patience),
     };
-    let new_methods = || Methods { module: RpcModule::from_arc(api.clone()), gates: gates.clone() };
+    let new_methods =
+        || Methods { module: RpcModule::from_arc(api.clone()), gates: gates.clone(), calls: config.calls.clone() };
     let budget = BodyBudget::new(config.max_request_bytes_together, config.max_request_bytes, config.request_timeout);
 
     let mut public = new_methods();
@@ -284,6 +290,7 @@ struct Gates {
 struct Methods {
     module: RpcModule<Api>,
     gates: Gates,
+    calls: CallMetrics,
 }
 
 impl Methods {
@@ -309,16 +316,24 @@ impl Methods {
         T: Serialize + Clone + Send + 'static,
         F: Fn(&Api, &Params<'_>) -> Result<T, RpcError> + Copy + Send + Sync + 'static,
     {
+        let calls = self.calls.clone();
         let call = move |params: Params<'static>, api: Arc<Api>, _| {
-            let gate = gate.clone();
+            let (gate, calls) = (gate.clone(), calls.clone());
             async move {
-                let place = gate.enter().await.map_err(busy)?;
-                // The place goes with the work, not with the client's patience.
-                let work = move || {
-                    let _place = place;
-                    run(&api, &params)
+                let started = Instant::now();
+                let answer = match gate.enter().await {
+                    Ok(place) => {
+                        // The place goes with the work, not with the client's patience.
+                        let work = move || {
+                            let _place = place;
+                            run(&api, &params)
+                        };
+                        blocking(work).await
+                    }
+                    Err(count) => Err(busy(count)),
                 };
-                blocking(work).await.map_err(ErrorObjectOwned::from)
+                calls.ended(name, answer.is_ok(), started.elapsed());
+                answer.map_err(ErrorObjectOwned::from)
             }
         };
         self.module.register_async_method(name, call).expect("each name is registered once");
