@@ -361,9 +361,10 @@ fn an_interrupted_upload_goes_on_with_what_is_missing() {
         let node = Node::start(&chain).await;
         let payer = chain.payer();
         let sample = Sample::new(40 * BYTES_PER_LOAD + 1000, 1);
-        // 10 segments make 3.5 MB: some tasks get through, some do not.
+        // 10 segments make 3.5 MB: two requests get through, one after the other, and the third does not.
         let relay = Relay::start(node.address(), 9 << 20, usize::MAX).await;
-        let error = sample.up(&[node_at(relay.address)], Some(&payer)).await.unwrap_err();
+        let options = UploadOptions { tasks: 1, ..quick() };
+        let error = upload(&[node_at(relay.address)], Some(&payer), &sample.file, &options, &()).await.unwrap_err();
         assert!(relay.is_dead());
         let text = error.to_string();
         assert!(matches!(error, ClientError::NotCovered { .. }), "{text}");
@@ -637,7 +638,7 @@ fn nodes_that_lie_are_named_and_left_out() {
             ),
             ("another result", "not understood", segment(|result| *result = json!([1, 2, 3]))),
             ("another root", "not asked for", info(|result| result["tx"]["dataMerkleRoot"] = json!(H256([3; 32])))),
-            ("another size", "it says", info(|result| result["tx"]["size"] = json!(4 * BYTES_PER_LOAD))),
+            ("another size", "is wrong", info(|result| result["tx"]["size"] = json!(4 * BYTES_PER_LOAD))),
             ("no size", "empty", info(|result| result["tx"]["size"] = json!(0))),
             ("an endless size", "limit", info(|result| result["tx"]["size"] = json!(u64::MAX))),
             ("no levels", "levels", info(|result| result["tx"]["merkleNodes"][0][0] = json!(0))),
