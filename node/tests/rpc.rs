@@ -34,7 +34,7 @@ use zgpu_node::{
         contracts::{DeployParams, deploy},
         rpc::RpcOptions,
     },
-    duties::sync::follow,
+    duties::sync::{LogSync, SyncOptions},
     rpc::{
         Connections, MinerCommand, NetworkIdentity, NodeStatus, ProtocolVersion, RpcConfig, RpcHandle, any_local_port,
         serve,
@@ -880,7 +880,7 @@ async fn the_typescript_sdk_uploads_and_downloads() {
     let contracts = deploy(&provider, anvil.addresses()[0], &params).await.unwrap();
     let rpc = RpcOptions { timeout: Duration::from_secs(20), ..RpcOptions::default() };
     let options =
-        ChainOptions { url: anvil.endpoint(), chain_id: None, flow: contracts.flow, mine: contracts.mine, rpc };
+        ChainOptions { urls: vec![anvil.endpoint()], chain_id: None, flow: contracts.flow, mine: contracts.mine, rpc };
     let chain = ChainClient::connect(&options).await.unwrap();
 
     let dir = tempfile::tempdir().unwrap();
@@ -888,11 +888,14 @@ async fn the_typescript_sdk_uploads_and_downloads() {
     let (status, node) = watch::channel(NodeStatus::default());
     let config = RpcConfig::new(any_local_port(), identity(anvil.chain_id(), &address_text(contracts.flow)));
     let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None }).await.unwrap();
-    let following = {
-        let (chain, store) = (chain.clone(), store.clone());
-        let poll = Duration::from_millis(100);
-        tokio::spawn(async move { follow(&chain, &store, contracts.start_block, poll, &status).await })
+    let options = SyncOptions {
+        start_block: contracts.start_block,
+        confirmations: 0,
+        poll: Duration::from_millis(100),
+        ..SyncOptions::default()
     };
+    let sync = LogSync::start(chain.clone(), store.clone(), options);
+    sync.publish(status);
 
     let key = PrivateKeySigner::from(anvil.keys()[1].clone()).to_bytes();
     let run = tokio::process::Command::new("node")
@@ -910,7 +913,7 @@ async fn the_typescript_sdk_uploads_and_downloads() {
         .expect("node (Node.js 18 or newer) cannot be started; run scripts/setup")
         .wait_with_output();
     let output = tokio::time::timeout(Duration::from_secs(600), run).await.expect("the SDK does not end").unwrap();
-    following.abort();
+    sync.stop().await;
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}\n{errors}");
     let passed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("passed: ")).collect();

@@ -29,8 +29,8 @@ const WORKER_CONTEXT_CALLER: Address = address!("0000000000000000000000000000000
 /// Which chain, which contracts.
 #[derive(Clone)]
 pub struct ChainOptions {
-    /// URL of the chain's JSON-RPC endpoint. May hold credentials; they are never shown.
-    pub url: String,
+    /// URLs of the chain's JSON-RPC endpoints, the preferred one first. May hold credentials; they are never shown.
+    pub urls: Vec<String>,
     /// Chain id that must answer, if one is configured.
     pub chain_id: Option<u64>,
     /// The flow contract.
@@ -262,14 +262,8 @@ pub struct RewardState {
 impl ChainClient {
     /// Connects, and checks that the chain and the contracts are the right ones.
     pub async fn connect(options: &ChainOptions) -> Result<Self, ChainError> {
-        let rpc = Rpc::new(&options.url, options.rpc.clone())?;
-        let chain_id: U64 = rpc.call("eth_chainId", "", ()).await?;
-        let chain_id: u64 = chain_id.to();
-        if let Some(expected) = options.chain_id
-            && expected != chain_id
-        {
-            return Err(ChainError::WrongChain { url: rpc.url().to_owned(), got: chain_id, expected });
-        }
+        let rpc = Rpc::over(&options.urls, options.rpc.clone())?;
+        let chain_id = rpc.agree_on_chain(options.chain_id).await?;
         let unknown =
             Contracts { flow: options.flow, mine: options.mine, market: Address::ZERO, reward: Address::ZERO };
         let mut client = ChainClient { rpc, chain_id, contracts: unknown };
@@ -372,8 +366,7 @@ impl ChainClient {
 
     /// Number of the last block.
     pub async fn block_number(&self) -> Result<u64, ChainError> {
-        let number: U64 = self.rpc.call("eth_blockNumber", "", ()).await?;
-        Ok(number.to())
+        self.rpc.head().await
     }
 
     /// Wei that an account has.
@@ -386,14 +379,15 @@ impl ChainClient {
         self.rpc.call("eth_gasPrice", "", ()).await
     }
 
-    /// Hash of block `number`, if the chain has it.
-    pub async fn block_hash(&self, number: u64) -> Result<Option<H256>, ChainError> {
-        #[derive(Clone, Debug, serde::Deserialize)]
-        struct Block {
-            hash: Option<B256>,
-        }
-        let block: Option<Block> = self.rpc.call("eth_getBlockByNumber", "", (U64::from(number), false)).await?;
-        Ok(block.and_then(|block| block.hash).map(|hash| H256(hash.0)))
+    /// Submissions up to block `block`, inclusive.
+    pub async fn submissions_until(&self, block: u64) -> Result<u64, ChainError> {
+        let (flow, call) = (self.contracts.flow, Flow::numSubmissionsCall {});
+        let request = TransactionRequest::default().to(flow).input(call.abi_encode().into());
+        let name = Flow::numSubmissionsCall::SIGNATURE;
+        let reply: Bytes = self.rpc.call("eth_call", name, (request, U64::from(block))).await?;
+        let count = Flow::numSubmissionsCall::abi_decode_returns(&reply)
+            .map_err(|error| self.rpc.bad_reply(name, format!("{} bytes: {error}", reply.len())))?;
+        self.small(name, count)
     }
 
     /// Where the flow stands.

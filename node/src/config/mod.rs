@@ -1,1 +1,585 @@
-//! How a node is set up: a TOML file, the environment, flags, presets of networks.
+//! What the node is set up with: one TOML file, with the keys of the network's own node and a few of ours.
+//!
+//! A configuration is made of layers, each before the one behind it: the command line, the environment
+//! (`ZGPU_NODE__SECTION__KEY`, and `ZGS_NODE__…` as the network's node has it), the file, the network that is named,
+//! the defaults. Every value knows where it comes from. `keys` has the table of all keys; a key that does not exist is
+//! refused, with what was probably meant, unless unknown keys are allowed; a key of the network's node that means
+//! nothing here is accepted and named by [`Config::notices`].
+//!
+//! Secrets are never shown: not by `Debug`, not in errors, not in the printed configuration.
+
+mod error;
+mod keys;
+mod layers;
+mod networks;
+mod print;
+mod value;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use alloy::primitives::Address;
+use libp2p::Multiaddr;
+use zgpu_core::{
+    H256,
+    device::{BackendChoice, BackendKind},
+    shard::Shard,
+};
+
+use self::layers::Settings;
+pub use self::{
+    error::{BadValue, ConfigError, ConfigErrors},
+    layers::{Origin, Sources},
+};
+use crate::chain::keys::{Key, KeyError, KeySource, PasswordSource};
+
+/// What to do with a key that stands where others see it.
+pub(crate) const KEY_REMEDY: &str = "\
+where every user of this machine can read it; put it in a file that only you can read and name that with \
+miner_key_file, or use a keystore (miner_keystore), or set the environment variable ZGPU_MINER_KEY";
+
+/// Everything that the node is set up with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the network, such as mainnet; "custom" when it is set up by hand.
+    pub network: String,
+    /// The chain and its contracts.
+    pub chain: ChainConfig,
+    /// Where data is kept.
+    pub store: StoreConfig,
+    /// What is pruned; nothing when none.
+    pub prune: Option<PruneConfig>,
+    /// Peers.
+    pub net: PeerConfig,
+    /// Files that are fetched from them.
+    pub sync: SyncConfig,
+    /// Clients.
+    pub rpc: ClientConfig,
+    /// Mining.
+    pub miner: MinerConfig,
+    /// Where the node's state is shown.
+    pub status: StatusConfig,
+    /// The log.
+    pub log: LogConfig,
+    settings: Hidden<Settings>,
+}
+
+/// The chain and its contracts.
+#[derive(Clone, Debug)]
+pub struct ChainConfig {
+    /// URLs of its endpoints, the first preferred. They may hold credentials.
+    pub endpoints: Hidden<Vec<String>>,
+    /// Most calls to an endpoint in a second; no limit when none.
+    pub calls_per_second: Option<u32>,
+    /// Longest time for an answer.
+    pub timeout: Duration,
+    /// First pause between two attempts.
+    pub backoff: Duration,
+    /// Id that the chain must have.
+    pub chain_id: Option<u64>,
+    /// The flow contract.
+    pub flow: Address,
+    /// The mine contract; the flow contract leads to it when none.
+    pub mine: Option<Address>,
+    /// The reward contract that the mine contract must lead to.
+    pub reward: Option<Address>,
+    /// Block at which the log starts.
+    pub start_block: u64,
+    /// True when the log is read from there again.
+    pub restart_log: bool,
+    /// Blocks behind the last one that are read.
+    pub confirmations: u64,
+    /// Most blocks in one question for the log.
+    pub page_blocks: u64,
+    /// Pause between two looks.
+    pub poll: Duration,
+}
+
+/// Where data is kept.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Folder of the store.
+    pub dir: PathBuf,
+    /// Memory for cached blocks, in bytes.
+    pub cache_bytes: usize,
+    /// Bytes that stay free on the disk.
+    pub reserve_bytes: u64,
+    /// Share of the flow to keep; that of the store when none.
+    pub shard: Option<Shard>,
+}
+
+/// When data is pruned.
+#[derive(Clone, Debug)]
+pub struct PruneConfig {
+    /// Most sectors to keep.
+    pub max_sectors: u64,
+    /// Pause between two looks.
+    pub check_every: Duration,
+    /// Loads that are dropped in one go.
+    pub batch_loads: u64,
+    /// Pause behind them.
+    pub batch_pause: Duration,
+}
+
+/// Peers.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// Folder of the network key and of the node's record.
+    pub dir: PathBuf,
+    /// Address that is listened at.
+    pub listen: IpAddr,
+    /// TCP port that is listened at.
+    pub tcp_port: u16,
+    /// UDP port of discovery.
+    pub udp_port: u16,
+    /// Address at which others reach this node.
+    pub public_ip: Option<IpAddr>,
+    /// TCP port at which others reach this node.
+    pub public_tcp_port: u16,
+    /// Address in announcements of files.
+    pub announced_ip: Option<IpAddr>,
+    /// Peers that are wanted.
+    pub target: u32,
+    /// Nodes to start from, as published: mostly UDP addresses.
+    pub boot_nodes: Vec<Multiaddr>,
+    /// Nodes to connect to at the start.
+    pub nodes: Vec<Multiaddr>,
+    /// True when others are not told which program this is.
+    pub is_private: bool,
+    /// True when peers are looked for.
+    pub discovery: bool,
+    /// True when the node takes part in the search for parts of files.
+    pub find_chunks: bool,
+    /// True when peers may have private addresses.
+    pub private_addresses: bool,
+    /// Time between two handshakes with a peer.
+    pub status_interval: Duration,
+    /// Time between two pings of a peer that was dialled.
+    pub ping_interval: Duration,
+}
+
+/// Files that are fetched from peers.
+#[derive(Clone, Debug)]
+pub struct SyncConfig {
+    /// True when connected peers are asked, not the whole network.
+    pub neighbors_only: bool,
+    /// Pause between two looks at files that are being fetched.
+    pub heartbeat: Duration,
+    /// True when the files of all transactions are fetched.
+    pub auto: bool,
+    /// Files that are fetched at once.
+    pub max_files: usize,
+    /// True when files are fetched that the operator asks for.
+    pub by_rpc: bool,
+    /// True when files are fetched that peers announce.
+    pub on_announcement: bool,
+    /// Most sectors in a request.
+    pub max_sectors_per_request: u64,
+    /// Failures after which a peer is dropped.
+    pub max_failures: u32,
+    /// Time to connect to a peer.
+    pub connect_timeout: Duration,
+    /// Time to disconnect from a peer.
+    pub disconnect_timeout: Duration,
+    /// Time to find peers that have a file.
+    pub find_timeout: Duration,
+    /// Time for the answer to a request.
+    pub download_timeout: Duration,
+    /// Time to wait for a free outgoing connection.
+    pub outgoing_timeout: Duration,
+    /// Pause before a request is made again.
+    pub retry_pause: Duration,
+    /// Most bytes in a second; no limit when none.
+    pub max_bytes_per_second: Option<u64>,
+    /// Longest wait for that limit.
+    pub bandwidth_timeout: Duration,
+    /// Pause of automatic sync when there is nothing to do.
+    pub idle_interval: Duration,
+    /// Pause of automatic sync after a failure.
+    pub error_interval: Duration,
+    /// Files that automatic sync fetches in their order.
+    pub sequential_workers: usize,
+    /// Files that automatic sync fetches in any order.
+    pub random_workers: usize,
+    /// Time to find peers for a file in order.
+    pub sequential_find_timeout: Duration,
+    /// Time to find peers for a file in any order.
+    pub random_find_timeout: Duration,
+    /// Announced files that are remembered.
+    pub max_ready: usize,
+    /// Announced places of files that are remembered.
+    pub max_locations: usize,
+    /// Of them, places of one file.
+    pub max_locations_per_file: usize,
+    /// Age at which a place is forgotten.
+    pub location_age: Duration,
+}
+
+/// Clients.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Where the public methods are; nowhere when none.
+    pub listen: Option<SocketAddr>,
+    /// Where the operator's methods are.
+    pub listen_admin: Option<SocketAddr>,
+    /// Where uploads over gRPC are taken.
+    pub listen_grpc: Option<SocketAddr>,
+    /// Longest request, in bytes.
+    pub max_request_bytes: u32,
+    /// Uploads that write at once.
+    pub max_writers: usize,
+    /// Sectors that are kept of files whose transaction is not known.
+    pub max_pending_sectors: u64,
+    /// Largest such file, in bytes.
+    pub max_pending_file_bytes: u64,
+    /// How long they are kept.
+    pub pending_for: Duration,
+}
+
+/// Mining.
+#[derive(Clone, Debug)]
+pub struct MinerConfig {
+    /// Where the key comes from; the node does not mine without one.
+    pub key: Option<MinerKey>,
+    /// The miner's id, if it is set.
+    pub miner_id: Option<H256>,
+    /// Kind of device to seal and mine on.
+    pub backend: BackendChoice,
+    /// The device itself, by backend and index, such as cuda:1.
+    pub device: Option<(BackendKind, usize)>,
+    /// Longest pause between two looks at the mining context.
+    pub poll: Duration,
+    /// Most wei that are offered for a unit of gas; the transaction manager's own limit when none.
+    pub max_gas_price: Option<u64>,
+    /// Most gas that an answer may need; the transaction manager's own limit when none.
+    pub max_gas: Option<u64>,
+    /// Percent that a replacement of a transaction pays more.
+    pub bump_percent: u64,
+}
+
+/// Where the miner's key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MinerKey {
+    /// A file, a keystore or a variable.
+    From(KeySource),
+    /// The configuration itself; where in it, and the key.
+    Inline(Origin, Hidden<String>),
+}
+
+impl MinerKey {
+    /// Loads the key.
+    pub fn load(&self) -> Result<Key, KeyError> {
+        match self {
+            MinerKey::From(source) => Key::load(source),
+            MinerKey::Inline(origin, Hidden(text)) => Key::from_hex(&format!("miner_key of {origin}"), text),
+        }
+    }
+}
+
+/// Where the node's state is shown.
+#[derive(Clone, Debug)]
+pub struct StatusConfig {
+    /// Where /metrics, /status and /health are; nowhere when none.
+    pub listen: Option<SocketAddr>,
+    /// Pause between two status lines on the log; none when none.
+    pub line_every: Option<Duration>,
+}
+
+/// The log.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// True for one JSON document a line.
+    pub json: bool,
+    /// File with a filter, read again and again.
+    pub filter_file: Option<PathBuf>,
+}
+
+/// Something that `Debug` does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden<T>(pub T);
+
+impl<T> fmt::Debug for Hidden<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Config {
+    /// Puts the sources on each other and checks the whole. Reports everything that is wrong at once.
+    pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
+        let settings = Settings::load(sources)?;
+        let mut errors = Vec::new();
+        let config = Config {
+            network: settings.text("", "network").unwrap_or("custom").to_owned(),
+            chain: ChainConfig::of(&settings, &mut errors),
+            store: StoreConfig {
+                dir: path(&settings, "db_dir", &mut errors),
+                cache_bytes: settings.int("", "db_cache_bytes") as usize,
+                reserve_bytes: settings.int("", "db_reserve_bytes"),
+                shard: settings.parsed("", "shard_position"),
+            },
+            prune: settings.optional_int("", "db_max_num_sectors").map(|max_sectors| PruneConfig {
+                max_sectors,
+                check_every: Duration::from_secs(settings.int("", "prune_check_time_s")),
+                batch_loads: settings.int("", "prune_batch_size"),
+                batch_pause: Duration::from_millis(settings.int("", "prune_batch_wait_time_ms")),
+            }),
+            net: PeerConfig::of(&settings, &mut errors),
+            sync: SyncConfig::of(&settings),
+            rpc: ClientConfig::of(&settings),
+            miner: MinerConfig::of(&settings, sources, &mut errors),
+            status: StatusConfig {
+                listen: settings.parsed("metrics", "listen"),
+                line_every: Some(settings.span("metrics", "status_line_interval")).filter(|span| !span.is_zero()),
+            },
+            log: LogConfig {
+                json: settings.text("", "log_format") == Some("json"),
+                filter_file: settings.text("", "log_config_file").map(PathBuf::from),
+            },
+            settings: Hidden(settings),
+        };
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// The whole as a TOML document, each key with what it means, its default and where its value comes from. Secrets are
+    /// not in it.
+    pub fn print(&self) -> String {
+        self.settings.0.print()
+    }
+
+    /// What an operator should know: keys that were given and have no effect, and a key that lies open.
+    pub fn notices(&self) -> Vec<String> {
+        let settings = &self.settings.0;
+        let idle = settings.all.iter().filter_map(|setting| {
+            let why = setting.key.no_effect?;
+            let is_given = !matches!(setting.origin, Origin::Default | Origin::Network(_));
+            is_given.then(|| format!("{}: {} has no effect here: {why}", setting.origin, setting.key.path()))
+        });
+        let ignored = settings.ignored.iter().filter(|(origin, ..)| !matches!(origin, Origin::Network(_)));
+        let ignored = ignored.map(|(origin, key, why)| format!("{origin}: {key} has no effect here: {why}"));
+        let open = match &self.miner.key {
+            Some(MinerKey::Inline(Origin::File(path), _)) => Some(format!(
+                "{}: miner_key stands in the file: whoever reads it can take what the key owns; better name a key file with \
+                 miner_key_file, a keystore with miner_keystore, or set ZGPU_MINER_KEY",
+                path.display()
+            )),
+            _ => None,
+        };
+        idle.chain(ignored).chain(open).collect()
+    }
+}
+
+/// The folder or file of a key that cannot do without.
+fn path(settings: &Settings, name: &'static str, errors: &mut Vec<ConfigError>) -> PathBuf {
+    let path = settings.text("", name).map(PathBuf::from);
+    path.unwrap_or_else(|| {
+        errors.push(ConfigError::Missing { key: name, remedy: "name a folder that this user may write to" });
+        PathBuf::new()
+    })
+}
+
+impl ChainConfig {
+    fn of(settings: &Settings, errors: &mut Vec<ConfigError>) -> ChainConfig {
+        // A list that stands above a single endpoint, the network's for example, replaces it.
+        let first = settings.text("", "blockchain_rpc_endpoint");
+        let others = settings.list("", "blockchain_rpc_endpoints");
+        let is_replaced =
+            !others.is_empty() && settings.is_below("blockchain_rpc_endpoint", "blockchain_rpc_endpoints");
+        let mut endpoints: Vec<String> = first.filter(|_| !is_replaced).map(str::to_owned).into_iter().collect();
+        for url in others {
+            if !endpoints.contains(url) {
+                endpoints.push(url.clone());
+            }
+        }
+        if endpoints.is_empty() {
+            let remedy = "name an endpoint of the chain, such as \"http://127.0.0.1:8545\"";
+            errors.push(ConfigError::Missing { key: "blockchain_rpc_endpoint", remedy });
+        }
+        let flow = settings.parsed("", "log_contract_address");
+        if flow.is_none() {
+            let remedy =
+                "name a network that has it (--network mainnet or testnet), or set the address of its flow contract";
+            errors.push(ConfigError::Missing { key: "log_contract_address", remedy });
+        }
+        ChainConfig {
+            endpoints: Hidden(endpoints),
+            calls_per_second: Some(settings.int("", "blockchain_rpc_calls_per_second") as u32)
+                .filter(|calls| *calls > 0),
+            timeout: Duration::from_secs(settings.int("", "blockchain_rpc_timeout_secs")),
+            backoff: Duration::from_millis(settings.int("", "initial_backoff")),
+            chain_id: settings.optional_int("", "chain_id"),
+            flow: flow.unwrap_or_default(),
+            mine: settings.parsed("", "mine_contract_address"),
+            reward: settings.parsed("", "reward_contract_address"),
+            start_block: settings.int("", "log_sync_start_block_number"),
+            restart_log: settings.flag("", "force_log_sync_from_start_block_number"),
+            confirmations: settings.int("", "confirmation_block_count"),
+            page_blocks: settings.int("", "log_page_size"),
+            poll: Duration::from_millis(settings.int("", "watch_loop_wait_time_ms")),
+        }
+    }
+}
+
+impl PeerConfig {
+    fn of(settings: &Settings, errors: &mut Vec<ConfigError>) -> PeerConfig {
+        let port = |name| settings.int("", name) as u16;
+        let peers = |name| settings.list("", name).iter().filter_map(|address| address.parse().ok()).collect();
+        let public_ip = settings.parsed("", "network_enr_address");
+        PeerConfig {
+            dir: path(settings, "network_dir", errors),
+            listen: settings.parsed("", "network_listen_address").unwrap_or_else(|| {
+                let remedy = "name the IP address to listen at, such as \"0.0.0.0\"";
+                errors.push(ConfigError::Missing { key: "network_listen_address", remedy });
+                IpAddr::from([0, 0, 0, 0])
+            }),
+            tcp_port: port("network_libp2p_port"),
+            udp_port: port("network_discovery_port"),
+            public_ip,
+            public_tcp_port: port("network_enr_tcp_port"),
+            announced_ip: settings.parsed("router", "public_address").or(public_ip),
+            target: settings.int("", "network_target_peers") as u32,
+            boot_nodes: peers("network_boot_nodes"),
+            nodes: peers("network_libp2p_nodes"),
+            is_private: settings.flag("", "network_private"),
+            discovery: !settings.flag("", "network_disable_discovery")
+                && settings.flag("network_peer_manager", "discovery_enabled"),
+            find_chunks: settings.flag("", "network_find_chunks_enabled"),
+            private_addresses: settings.flag("router", "private_ip_enabled"),
+            status_interval: Duration::from_secs(settings.int("network_peer_manager", "status_interval")),
+            ping_interval: Duration::from_secs(settings.int("network_peer_manager", "ping_interval_outbound")),
+        }
+    }
+}
+
+impl SyncConfig {
+    fn of(settings: &Settings) -> SyncConfig {
+        let (int, flag) = (|name| settings.int("sync", name), |name| settings.flag("sync", name));
+        let span = |name| settings.span("sync", name);
+        let location = |name| settings.int("file_location_cache", name);
+        SyncConfig {
+            neighbors_only: flag("neighbors_only"),
+            heartbeat: span("heartbeat_interval"),
+            auto: flag("auto_sync_enabled"),
+            max_files: int("max_sync_files") as usize,
+            by_rpc: flag("sync_file_by_rpc_enabled"),
+            on_announcement: flag("sync_file_on_announcement_enabled"),
+            max_sectors_per_request: int("max_chunks_to_request"),
+            max_failures: int("max_request_failures") as u32,
+            connect_timeout: span("peer_connect_timeout"),
+            disconnect_timeout: span("peer_disconnect_timeout"),
+            find_timeout: span("peer_find_timeout"),
+            download_timeout: span("peer_chunks_download_timeout"),
+            outgoing_timeout: span("peer_wait_outgoing_connection_timeout"),
+            retry_pause: span("peer_next_chunks_request_wait_timeout"),
+            max_bytes_per_second: Some(int("max_bandwidth_bytes")).filter(|bytes| *bytes > 0),
+            bandwidth_timeout: span("bandwidth_wait_timeout"),
+            idle_interval: span("auto_sync_idle_interval"),
+            error_interval: span("auto_sync_error_interval"),
+            sequential_workers: int("max_sequential_workers") as usize,
+            random_workers: int("max_random_workers") as usize,
+            sequential_find_timeout: span("sequential_find_peer_timeout"),
+            random_find_timeout: span("random_find_peer_timeout"),
+            max_ready: int("ready_txs_cache_cap") as usize,
+            max_locations: location("max_entries_total") as usize,
+            max_locations_per_file: location("max_entries_per_file") as usize,
+            location_age: Duration::from_secs(location("entry_expiration_time_secs")),
+        }
+    }
+}
+
+impl ClientConfig {
+    fn of(settings: &Settings) -> ClientConfig {
+        let address = |name| settings.parsed("rpc", name).filter(|_| settings.flag("rpc", "enabled"));
+        ClientConfig {
+            listen: address("listen_address"),
+            listen_admin: address("listen_address_admin"),
+            listen_grpc: address("listen_address_grpc"),
+            max_request_bytes: settings.int("rpc", "max_request_body_size") as u32,
+            max_writers: settings.int("", "chunk_pool_max_writings") as usize,
+            max_pending_sectors: settings.int("", "chunk_pool_max_cached_chunks_all"),
+            max_pending_file_bytes: settings.int("rpc", "max_cache_file_size"),
+            pending_for: Duration::from_secs(settings.int("", "chunk_pool_expiration_time_secs")),
+        }
+    }
+}
+
+impl MinerConfig {
+    fn of(settings: &Settings, sources: &Sources, errors: &mut Vec<ConfigError>) -> MinerConfig {
+        MinerConfig {
+            key: miner_key(settings, sources, errors),
+            miner_id: settings.parsed("", "miner_id"),
+            backend: settings.parsed("", "backend").unwrap_or_default(),
+            device: settings.text("", "device").and_then(device),
+            poll: Duration::from_secs(settings.int("", "mine_context_query_seconds")),
+            max_gas_price: settings.optional_int("submission_config", "max_gas_price"),
+            max_gas: settings.optional_int("submission_config", "max_gas"),
+            bump_percent: (settings.int("submission_config", "gas_increase_factor") - 10) * 10,
+        }
+    }
+}
+
+/// The device of a name such as cuda:1.
+fn device(name: &str) -> Option<(BackendKind, usize)> {
+    let (backend, index) = name.split_once(':')?;
+    let kinds = [BackendKind::Cpu, BackendKind::Cuda, BackendKind::Wgpu];
+    Some((kinds.into_iter().find(|kind| kind.to_string() == backend)?, index.parse().ok()?))
+}
+
+fn miner_key(settings: &Settings, sources: &Sources, errors: &mut Vec<ConfigError>) -> Option<MinerKey> {
+    let password = settings.text("", "miner_keystore_password_file");
+    let file = settings.text("", "miner_key_file").map(|path| MinerKey::From(KeySource::HexFile(path.into())));
+    let keystore = settings.text("", "miner_keystore").and_then(|path| {
+        let Some(password) = password else {
+            let remedy = "name the file with the password of miner_keystore";
+            errors.push(ConfigError::Missing { key: "miner_keystore_password_file", remedy });
+            return None;
+        };
+        let password = PasswordSource::File(password.into());
+        Some(MinerKey::From(KeySource::Keystore { path: path.into(), password }))
+    });
+    let inline = settings.text("", "miner_key").map(|text| {
+        let origin = settings.setting("", "miner_key").origin.clone();
+        MinerKey::Inline(origin, Hidden(text.trim().to_owned()))
+    });
+    let named: Vec<(&'static str, MinerKey)> =
+        [("miner_key_file", file), ("miner_keystore", keystore), ("miner_key", inline)]
+            .into_iter()
+            .filter_map(|(name, key)| Some((name, key?)))
+            .collect();
+    if let [(first, _), (second, _), ..] = named[..] {
+        errors.push(ConfigError::Conflict {
+            origin: settings.setting("", second).origin.clone(),
+            key: second,
+            got: "set".to_owned(),
+            reason: format!("and so is {first}; a node has one key, so set one of them"),
+        });
+    }
+    let named = named.into_iter().next().map(|(_, key)| key);
+    named.or_else(|| {
+        let name = settings.text("", "miner_key_env")?;
+        let is_there = sources.environment.iter().any(|(variable, value)| variable == name && !value.is_empty());
+        is_there.then(|| MinerKey::From(KeySource::Env(name.to_owned())))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_complete_and_fit_the_table() {
+        for preset in networks::PRESETS {
+            let network = ("--network".to_owned(), "network".to_owned(), preset.name.to_owned());
+            let config = Config::load(&Sources { flags: vec![network], ..Sources::default() })
+                .unwrap_or_else(|errors| panic!("{}: {errors}", preset.name));
+            assert_eq!(config.network, preset.name);
+            assert!(config.chain.chain_id.is_some() && config.chain.mine.is_some() && config.chain.reward.is_some());
+            assert!(config.sync.auto && !config.net.boot_nodes.is_empty() && config.chain.start_block > 0);
+            assert_eq!(config.notices(), [""; 0]);
+        }
+    }
+}

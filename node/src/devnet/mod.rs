@@ -343,9 +343,10 @@ impl Devnet {
         };
         let deployment =
             deploy(&provider, anvil.addresses()[0], &params).await.context("the contracts cannot be deployed")?;
-        let rpc = RpcOptions::default();
+        // The chain is this program's own: no rate to keep to.
+        let rpc = RpcOptions { requests_per_second: None, ..RpcOptions::default() };
         let chain_options = ChainOptions {
-            url: anvil.endpoint(),
+            urls: vec![anvil.endpoint()],
             chain_id: Some(anvil.chain_id()),
             flow: deployment.flow,
             mine: deployment.mine,

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use tracing::debug;
 use zgpu_core::{
     H256,
-    digest::parent,
-    flow::{self, FlowError, FlowNodes},
+    flow::{self, FlowError, FlowNodes, SectorProof},
     tree::sector_hash,
     units::BYTES_PER_SECTOR,
 };
@@ -131,21 +130,17 @@ pub fn verify(request: &ChunkRequest, file_start: u64, chunks: &ChunksWithProof)
     let wrong = |reason| ChunksError::Proof { position, reason };
     let last = position.checked_add(count - 1).ok_or(wrong("it lies outside any flow"))?;
     let hashes: Vec<H256> = chunks.data.chunks(BYTES_PER_SECTOR).map(sector_hash).collect();
-    let root = check_proof(&chunks.left, position, hashes[0]).map_err(wrong)?;
-    if check_proof(&chunks.right, last, hashes[hashes.len() - 1]).map_err(wrong)? != root {
-        return Err(wrong("its two ends lead to different roots"));
-    }
-    if chunks.left.path.len() != chunks.right.path.len() {
-        return Err(wrong("its two ends have different heights"));
-    }
-    match fold_range(hashes, position, &chunks.left, &chunks.right) == root {
+    let left = sector_proof(&chunks.left, position).map_err(wrong)?;
+    let right = sector_proof(&chunks.right, last).map_err(wrong)?;
+    let root = flow::check_range(position, hashes, &left, &right, u64::BITS).map_err(wrong)?.root;
+    match [&chunks.left, &chunks.right].iter().all(|proof| proof.lemma.last() == Some(&root)) {
         true => Ok(root),
-        false => Err(wrong("the sectors do not lead to the root")),
+        false => Err(wrong("its hashes do not lead to its root")),
     }
 }
 
-/// Root that a proof leads to from the sector at `position`, if it is sound.
-fn check_proof(proof: &FlowProof, position: u64, leaf: H256) -> Result<H256, &'static str> {
+/// A proof from the wire, if it is one of the sector at `position`.
+fn sector_proof(proof: &FlowProof, position: u64) -> Result<SectorProof, &'static str> {
     let steps = proof.path.len();
     if proof.lemma.len() != steps + 2 || steps >= u64::BITS as usize {
         return Err("lemma and path do not fit together");
@@ -154,30 +149,7 @@ fn check_proof(proof: &FlowProof, position: u64, leaf: H256) -> Result<H256, &'s
     if place != position {
         return Err("its path leads to another place");
     }
-    if proof.lemma[0] != leaf {
-        return Err("its leaf is not the hash of the sector");
-    }
-    let root = proof.lemma[steps + 1];
-    match flow::fold_siblings(leaf, position, &proof.lemma[1..=steps]) == root {
-        true => Ok(root),
-        false => Err("its hashes do not lead to its root"),
-    }
-}
-
-/// Root over all sectors of a range whose two ends have proofs of equal height.
-fn fold_range(mut nodes: Vec<H256>, mut first: u64, left: &FlowProof, right: &FlowProof) -> H256 {
-    for step in 1..=left.path.len() {
-        if first % 2 == 1 {
-            nodes.insert(0, left.lemma[step]);
-            first -= 1;
-        }
-        if nodes.len() % 2 == 1 {
-            nodes.push(right.lemma[step]);
-        }
-        nodes = nodes.chunks(2).map(|pair| parent(&pair[0], &pair[1])).collect();
-        first /= 2;
-    }
-    nodes[0]
+    Ok(SectorProof { leaf: proof.lemma[0], siblings: proof.lemma[1..=steps].to_vec() })
 }
 
 /// What a request for sectors gets: a response, or none and an offence.
@@ -311,6 +283,8 @@ async fn blocking<S: Send + Sync + 'static, T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+
+    use zgpu_core::digest::parent;
 
     use super::*;
     use crate::net::wire::TxId;

@@ -11,7 +11,7 @@ mod error;
 mod limits;
 mod metrics;
 mod pool;
-mod types;
+pub(crate) mod types;
 mod zgs;
 
 use std::{

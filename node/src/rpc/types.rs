@@ -7,7 +7,7 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, Visitor},
 };
-use zgpu_core::{H256, file};
+use zgpu_core::{H256, file, shard::Shard};
 
 use crate::store::{SectorProof, Transaction};
 
@@ -149,7 +149,7 @@ pub(crate) struct FileInfo {
     pub(crate) finalized: bool,
     pub(crate) is_cached: bool,
     pub(crate) uploaded_seg_num: u64,
-    /// Never: the store does not prune.
+    /// Its time is over, and its data is not kept.
     pub(crate) pruned: bool,
 }
 
@@ -161,8 +161,11 @@ pub(crate) struct ShardConfig {
     pub(crate) num_shard: u64,
 }
 
-/// The store keeps everything.
-pub(crate) const WHOLE_SHARD: ShardConfig = ShardConfig { shard_id: 0, num_shard: 1 };
+impl From<Shard> for ShardConfig {
+    fn from(shard: Shard) -> Self {
+        ShardConfig { shard_id: shard.id, num_shard: shard.count }
+    }
+}
 
 /// A sequence number or a file root.
 #[derive(Clone, Copy, Debug, Deserialize)]
