@@ -1,12 +1,14 @@
 //! The command line. Results go to stdout, everything else to stderr; `--json` prints one document.
 
 mod check;
+mod client;
 mod devices;
 mod devnet;
 mod doctor;
 mod download;
 mod encode;
 mod encoder;
+mod key;
 mod node;
 mod params;
 mod recover;

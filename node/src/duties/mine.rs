@@ -196,49 +196,62 @@ async fn answer_hits(mut answering: Answering, mut hits: mpsc::Receiver<(Arc<Puz
             continue;
         }
         let range = answering.contexts.of_seal(&answering.chain, hit.recall_position()).await?;
+        let Some(range) = range else { continue };
         let rules =
             ChainRules { max_shards: answering.max_shards, seal_epoch_start: range.start, seal_epoch_end: range.end };
         let store = answering.store.clone();
         match blocking(move || prove(&store, &puzzle, &hit, range.digest, &rules)).await? {
-            Some(answer) => answering.submitter.submit(answer).await?,
-            None => continue,
+            Proof::Answer(answer) => answering.submitter.submit(*answer).await?,
+            Proof::OtherContext { .. } | Proof::Gone => continue,
         }
     }
     Ok(())
 }
 
-/// The answer that a hit makes, checked as the contract will check it. `None`, with a warning, for a hit whose seal has
-/// changed or was sealed with a context that the chain no longer has.
-fn prove(
+/// What became of a hit that was to be proven.
+pub(crate) enum Proof {
+    /// The answer, checked as the contract will check it.
+    Answer(Box<Answer>),
+    /// The seal was made with this context, not with the one that the chain is said to have.
+    OtherContext {
+        /// The seal's context.
+        sealed_with: H256,
+    },
+    /// The seal is not there any more, or the chain would refuse the answer; a warning says why.
+    Gone,
+}
+
+/// The answer that a hit makes. `context` is the chain's context of the seal. Blocks.
+pub(crate) fn prove(
     store: &Store,
     puzzle: &Puzzle,
     hit: &Hit,
     context: H256,
     rules: &ChainRules,
-) -> anyhow::Result<Option<Answer>> {
-    let sealed_with = store.seal_context(hit.load, hit.seal)?;
-    if sealed_with != Some(context) {
-        tracing::warn!(load = hit.load, seal = hit.seal, ?sealed_with, %context, "the seal's context is not the chain's");
-        if let Some(vanished) = sealed_with {
-            store.drop_seals_with_context(&vanished)?;
+) -> anyhow::Result<Proof> {
+    match store.seal_context(hit.load, hit.seal)? {
+        Some(sealed_with) if sealed_with == context => {}
+        Some(sealed_with) => return Ok(Proof::OtherContext { sealed_with }),
+        None => {
+            tracing::warn!(load = hit.load, seal = hit.seal, "the seal is not there any more");
+            return Ok(Proof::Gone);
         }
-        return Ok(None);
     }
     let mut load = vec![0u8; BYTES_PER_LOAD];
     let available = store.read_sealed(&puzzle.miner_id, hit.load, &mut load)?;
     if available >> hit.seal & 1 == 0 {
         tracing::warn!(load = hit.load, seal = hit.seal, "the seal is not there any more");
-        return Ok(None);
+        return Ok(Proof::Gone);
     }
     let at = hit.seal as usize * BYTES_PER_SEAL;
     let sealed: [u8; BYTES_PER_SEAL] = load[at..at + BYTES_PER_SEAL].try_into().expect("a seal has 4096 bytes");
     let proof = store.seal_proof(puzzle.flow_length, hit.recall_position())?;
     let answer = Answer::new(puzzle, hit, context, sealed, proof);
     match check_answer(&answer, puzzle, rules) {
-        Ok(_) => Ok(Some(answer)),
+        Ok(_) => Ok(Proof::Answer(Box::new(answer))),
         Err(refusal) => {
             tracing::warn!(load = hit.load, seal = hit.seal, %refusal, "the chain would refuse this answer");
-            Ok(None)
+            Ok(Proof::Gone)
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Sealing: known data becomes sealed loads, each seal with the context of the epoch that first saw it.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
-use anyhow::Context;
 use zgpu_core::{
     digest::H256,
     units::{BYTES_PER_SEAL, SEALS_PER_LOAD, SECTORS_PER_LOAD, SECTORS_PER_SEAL},
@@ -10,13 +9,16 @@ use zgpu_core::{
 use zgpu_miner::{Engine, plain::first_mask};
 
 use crate::{
-    chain::client::{ChainClient, EpochRange},
+    chain::{
+        client::{ChainClient, EpochRange},
+        error::ChainError,
+    },
     duties::blocking,
-    store::{SealTask, SealedLoad, Store},
+    store::{SealTask, SealedLoad, Store, StoreError},
 };
 
 /// Loads that are sealed and written at once: 16 MiB.
-const LOADS_PER_BATCH: usize = 64;
+pub(crate) const LOADS_PER_BATCH: usize = 64;
 
 /// First sector of a seal in the flow.
 fn seal_start(load: u64, seal: u32) -> u64 {
@@ -24,36 +26,124 @@ fn seal_start(load: u64, seal: u32) -> u64 {
 }
 
 /// Numbers of the seals in a mask, ascending.
-fn seals_in(mask: u64) -> impl Iterator<Item = u32> {
+pub(crate) fn seals_in(mask: u64) -> impl Iterator<Item = u32> {
     (0..SEALS_PER_LOAD as u32).filter(move |seal| mask >> seal & 1 == 1)
 }
 
-/// Epoch ranges as far as they were asked for: they tile the flow, and a range that is in a block does not change.
+/// Epoch ranges as far as they were asked for: they tile the flow, and a range that is in a block changes only when the
+/// chain is reorganised.
 #[derive(Default)]
 pub struct Contexts {
-    ranges: Vec<EpochRange>,
+    /// By the first sector behind each.
+    ranges: BTreeMap<u64, EpochRange>,
 }
 
 impl Contexts {
+    /// Most ranges that are remembered: years of epochs.
+    const MAX: usize = 1 << 16;
+
     /// The range that decides the context of the seal at this position (its first sector): the one with its last sector.
-    pub async fn of_seal(&mut self, chain: &ChainClient, position: u64) -> anyhow::Result<EpochRange> {
-        if let Some(range) = self.ranges.iter().find(|range| range.covers_seal_at(position)) {
-            return Ok(*range);
+    /// `None` where no epoch has seen that sector yet.
+    pub async fn of_seal(&mut self, chain: &ChainClient, position: u64) -> Result<Option<EpochRange>, ChainError> {
+        let end = position.saturating_add(SECTORS_PER_SEAL as u64);
+        if let Some((_, range)) = self.ranges.range(end..).next()
+            && range.covers_seal_at(position)
+        {
+            return Ok(Some(*range));
         }
-        let last_sector = position + SECTORS_PER_SEAL as u64 - 1;
-        let range = chain
-            .query_context_at_position(last_sector)
-            .await?
-            .with_context(|| format!("no epoch has seen sector {last_sector} yet"))?;
-        self.ranges.push(range);
+        let range = chain.query_context_at_position(end - 1).await?;
+        if let Some(range) = range {
+            if self.ranges.len() >= Self::MAX {
+                self.ranges.clear();
+            }
+            self.ranges.insert(range.end, range);
+        }
         Ok(range)
+    }
+
+    /// Forgets all ranges.
+    pub fn forget(&mut self) {
+        self.ranges.clear();
     }
 }
 
 /// What has to be sealed of one load.
-struct Job {
+pub(crate) struct SealJob {
     load: u64,
     seals: Vec<(u32, H256)>,
+}
+
+/// The tasks with the contexts of their seals. Seals that no epoch has seen are left out.
+pub(crate) async fn seal_jobs(
+    chain: &ChainClient,
+    contexts: &mut Contexts,
+    tasks: &[SealTask],
+) -> Result<Vec<SealJob>, ChainError> {
+    let mut jobs = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let mut seals = Vec::with_capacity(SEALS_PER_LOAD);
+        for seal in seals_in(task.seals) {
+            let range = contexts.of_seal(chain, seal_start(task.load, seal)).await?;
+            seals.extend(range.map(|range| (seal, range.digest)));
+        }
+        jobs.push(SealJob { load: task.load, seals });
+    }
+    Ok(jobs)
+}
+
+/// Data to seal, and where it belongs.
+pub(crate) struct Batch {
+    /// First mask of each seal.
+    pub(crate) first_masks: Vec<[u8; 32]>,
+    /// 4096 bytes for each.
+    pub(crate) data: Vec<u8>,
+    loads: Vec<BatchLoad>,
+}
+
+struct BatchLoad {
+    job: SealJob,
+    revision: u64,
+    bytes: Range<usize>,
+}
+
+/// Reads the data of some jobs. Blocks.
+pub(crate) fn read_batch(store: &Store, miner_id: &H256, jobs: Vec<SealJob>) -> Result<Batch, StoreError> {
+    let mut batch = Batch { first_masks: Vec::new(), data: Vec::new(), loads: Vec::with_capacity(jobs.len()) };
+    for mut job in jobs {
+        let Some(load) = store.load(job.load)? else { continue };
+        // Data may have gone since the task was made.
+        job.seals.retain(|(seal, _)| load.known >> seal & 1 == 1);
+        let start = batch.data.len();
+        for (seal, context) in &job.seals {
+            let at = *seal as usize * BYTES_PER_SEAL;
+            batch.data.extend_from_slice(&load.bytes[at..at + BYTES_PER_SEAL]);
+            batch.first_masks.push(first_mask(miner_id, context, seal_start(job.load, *seal)));
+        }
+        let bytes = start..batch.data.len();
+        if !bytes.is_empty() {
+            batch.loads.push(BatchLoad { job, revision: load.revision, bytes });
+        }
+    }
+    Ok(batch)
+}
+
+impl Batch {
+    /// The loads as the store takes them; `sealed` is what became of the data.
+    pub(crate) fn loads<'a>(&'a self, sealed: &'a [u8]) -> Vec<SealedLoad<'a>> {
+        let load = |load: &'a BatchLoad| SealedLoad {
+            load: load.job.load,
+            revision: load.revision,
+            seals: &load.job.seals,
+            bytes: &sealed[load.bytes.clone()],
+        };
+        self.loads.iter().map(load).collect()
+    }
+
+    /// Its loads with the masks of their seals.
+    pub(crate) fn masks(&self) -> Vec<(u64, u64)> {
+        let mask = |load: &BatchLoad| load.job.seals.iter().fold(0, |mask, (seal, _)| mask | 1u64 << seal);
+        self.loads.iter().map(|load| (load.job.load, mask(load))).collect()
+    }
 }
 
 /// Seals what is known of the loads `loads`, up to sector `flow_length` of the latest context, and stores it.
@@ -78,18 +168,18 @@ pub async fn seal_loads(
         let Some(last) = tasks.last() else { return Ok((engine, sealed)) };
         from = last.load + 1;
 
-        let mut jobs = Vec::with_capacity(tasks.len());
-        for task in &tasks {
-            let mut seals = Vec::with_capacity(SEALS_PER_LOAD);
-            for seal in seals_in(task.seals) {
-                seals.push((seal, contexts.of_seal(chain, seal_start(task.load, seal)).await?.digest));
-            }
-            jobs.push(Job { load: task.load, seals });
-        }
+        let jobs = seal_jobs(chain, &mut contexts, &tasks).await?;
         let writing = store.clone();
-        let bytes;
+        let bytes: anyhow::Result<u64>;
         (engine, bytes) = blocking(move || {
-            let bytes = seal_batch(&writing, engine.as_mut(), miner_id, jobs);
+            let seal = || {
+                let mut batch = read_batch(&writing, &miner_id, jobs)?;
+                let mut data = std::mem::take(&mut batch.data);
+                engine.seal(&batch.first_masks, &mut data)?;
+                writing.put_sealed(&miner_id, &batch.loads(&data))?;
+                Ok(data.len() as u64)
+            };
+            let bytes = seal();
             (engine, bytes)
         })
         .await;
@@ -97,42 +187,6 @@ pub async fn seal_loads(
         sealed += bytes;
         progress(bytes);
     }
-}
-
-/// Seals one batch and stores it; returns its bytes.
-fn seal_batch(store: &Store, engine: &mut dyn Engine, miner_id: H256, jobs: Vec<Job>) -> anyhow::Result<u64> {
-    struct Read {
-        job: Job,
-        revision: u64,
-        bytes: Range<usize>,
-    }
-    let mut reads = Vec::with_capacity(jobs.len());
-    let mut first_masks = Vec::new();
-    let mut data = Vec::new();
-    for mut job in jobs {
-        let Some(load) = store.load(job.load)? else { continue };
-        // Data may have gone since the task was made.
-        job.seals.retain(|(seal, _)| load.known >> seal & 1 == 1);
-        let start = data.len();
-        for (seal, context) in &job.seals {
-            let at = *seal as usize * BYTES_PER_SEAL;
-            data.extend_from_slice(&load.bytes[at..at + BYTES_PER_SEAL]);
-            first_masks.push(first_mask(&miner_id, context, seal_start(job.load, *seal)));
-        }
-        reads.push(Read { job, revision: load.revision, bytes: start..data.len() });
-    }
-    engine.seal(&first_masks, &mut data)?;
-    let loads: Vec<SealedLoad<'_>> = reads
-        .iter()
-        .map(|read| SealedLoad {
-            load: read.job.load,
-            revision: read.revision,
-            seals: &read.job.seals,
-            bytes: &data[read.bytes.clone()],
-        })
-        .collect();
-    store.put_sealed(&miner_id, &loads)?;
-    Ok(data.len() as u64)
 }
 
 #[cfg(test)]
