@@ -2,6 +2,7 @@
 
 pub mod mine;
 pub mod mining;
+pub mod prune;
 pub mod seal;
 pub mod source;
 pub mod sync;

@@ -135,7 +135,7 @@ impl Node {
                 calls,
                 ..RpcConfig::new(listen, network)
             };
-            let to = Connections { store: store.clone(), status: node_status, miner: None };
+            let to = Connections { store: store.clone(), status: node_status, miner: None, files: None };
             let rpc = serve(settings, to).await?;
             (addresses.rpc, addresses.admin) = (Some(rpc.address()), rpc.admin_address());
             let ender = parts.ender();
