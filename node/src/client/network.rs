@@ -140,7 +140,7 @@ pub async fn connect(
     let market = ask(&asking, flow, Flow::marketCall {}).await?;
     let reward = ask(&asking, market, Market::rewardCall {}).await?;
     let mine = ask(&asking, reward, Reward::mineCall {}).await?;
-    ChainClient::connect(&ChainOptions { url: url.to_owned(), chain_id, flow, mine, rpc }).await
+    ChainClient::connect(&ChainOptions { urls: vec![url.to_owned()], chain_id, flow, mine, rpc }).await
 }
 
 async fn ask<C: SolCall>(rpc: &Rpc, to: Address, call: C) -> Result<C::Return, ChainError> {
