@@ -259,6 +259,21 @@ pub struct RewardState {
     pub release_seconds: u64,
 }
 
+/// The mine contract that belongs to a flow contract: the one that its market's reward contract pays for.
+pub async fn find_mine(rpc: &Rpc, flow: Address) -> Result<Address, ChainError> {
+    async fn ask<C: SolCall<Return = Address>>(rpc: &Rpc, to: Address, call: C) -> Result<Address, ChainError> {
+        let request = TransactionRequest::default().to(to).input(call.abi_encode().into());
+        let reply: Bytes = rpc.call("eth_call", C::SIGNATURE, (request, "latest")).await?;
+        C::abi_decode_returns(&reply).map_err(|error| {
+            let reason = format!("{} bytes from {to}: {error}; check the address of the flow contract", reply.len());
+            rpc.bad_reply(C::SIGNATURE, reason)
+        })
+    }
+    let market = ask(rpc, flow, Flow::marketCall {}).await?;
+    let reward = ask(rpc, market, Market::rewardCall {}).await?;
+    ask(rpc, reward, Reward::mineCall {}).await
+}
+
 impl ChainClient {
     /// Connects, and checks that the chain and the contracts are the right ones.
     pub async fn connect(options: &ChainOptions) -> Result<Self, ChainError> {

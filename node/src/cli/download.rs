@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use zgpu_core::H256;
 
 use super::client::{Bars, NodeArgs, dropped_lines};
@@ -13,10 +13,9 @@ What has come so far is kept beside the target, as NAME.download; the same comma
 something wrong is named and left out. The whole file is checked against its root before it gets its name.";
 
 #[derive(Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, group(ArgGroup::new("which").required(true).args(["root", "tx_seq"])))]
 pub(super) struct DownloadArgs {
     /// Root of the file: 64 hex digits.
-    #[arg(required_unless_present = "tx_seq", conflicts_with = "tx_seq")]
     root: Option<H256>,
     /// Number of its transaction, in place of its root.
     #[arg(long, value_name = "N")]

@@ -46,6 +46,7 @@ pub use self::{
 };
 use crate::{
     duties::blocking,
+    files::FilesHandle,
     store::{Store, StoreError},
 };
 
@@ -131,6 +132,8 @@ pub struct Connections {
     pub status: watch::Receiver<NodeStatus>,
     /// The miner, if the node mines.
     pub miner: Option<mpsc::Sender<MinerCommand>>,
+    /// Files from peers, if the node has a network.
+    pub files: Option<FilesHandle>,
 }
 
 /// Why the interface does not start.
@@ -203,19 +206,20 @@ struct Api {
     node: watch::Receiver<NodeStatus>,
     network: NetworkIdentity,
     miner: Option<mpsc::Sender<MinerCommand>>,
+    files: Option<FilesHandle>,
     shutdown: watch::Sender<bool>,
 }
 
 /// Starts the interface.
 pub async fn serve(config: RpcConfig, to: Connections) -> Result<RpcHandle, RpcStartError> {
-    let Connections { store, status, miner } = to;
+    let Connections { store, status, miner, files } = to;
     let metrics = Arc::new(Metrics::default());
     let (opening, settings, counting) = (store.clone(), config.pool.clone(), metrics.clone());
     let pool = Arc::new(blocking(move || Pool::open(opening, settings, counting)).await?);
     let (shutdown, wanted) = watch::channel(false);
     let has_miner = miner.is_some();
     let network = config.network.clone();
-    let api = Arc::new(Api { store, pool: pool.clone(), metrics, node: status, network, miner, shutdown });
+    let api = Arc::new(Api { store, pool: pool.clone(), metrics, node: status, network, miner, files, shutdown });
     let gates = Gates {
         reads: Gate::new(config.max_readers, config.patience),
         writes: Gate::new(config.max_writers, config.patience),
