@@ -54,7 +54,7 @@ const ROUTER: &str = "connections are kept by the number of peers that are wante
 const BATCHES: &str = "announcements are sent as they come";
 
 /// All keys, in the order in which they are printed.
-pub(super) const KEYS: &[Key] = &[
+pub(super) static KEYS: &[Key] = &[
     // Of this node alone.
     key(
         "",
