@@ -22,7 +22,12 @@ use zgpu_core::{
 };
 use zgpu_miner::{Answer, ChainRules, Hit, Puzzle};
 
-use super::Control;
+use super::{
+    Control,
+    batch::Contexts,
+    proof::{Proof, prove},
+    source::StoreSource,
+};
 use crate::{
     chain::{
         client::{ChainClient, EpochRange, MineContext},
@@ -33,12 +38,7 @@ use crate::{
         tx::{TxError, TxManager},
         watch::MiningState,
     },
-    duties::{
-        blocking,
-        mine::{Proof, prove},
-        seal::Contexts,
-        source::StoreSource,
-    },
+    duties::blocking,
     store::Store,
 };
 
@@ -301,9 +301,14 @@ impl Answering {
         let limit = match self.held_until {
             Some(until) if Instant::now() < until => 0,
             Some(_) => 1,
+            // The first one tells what gas answers take.
+            None if self.gas.is_none() && self.policy.min_profit.is_some() => 1,
             None => self.policy.in_flight,
         };
-        Ok(open < limit && self.room_left().await? > open as u64)
+        // The log may be read a little behind the chain; proofs need all of the context's flow.
+        let flow_length = self.links.state.borrow().puzzle().map_or(0, |puzzle| puzzle.flow_length);
+        let is_read = self.links.store.flow_length() >= flow_length;
+        Ok(is_read && open < limit && self.room_left().await? > open as u64)
     }
 
     /// Answers that may still be sent, those that are under way included.

@@ -22,8 +22,8 @@ use tokio::{
 use zgpu_core::device::{DeviceError, DeviceInfo};
 use zgpu_miner::{Engine, Hit, MineCounters, MineError, Puzzle};
 
-use super::Control;
-use crate::{chain::watch::MiningState, duties::source::StoreSource};
+use super::{Control, source::StoreSource};
+use crate::chain::watch::MiningState;
 
 /// Opens a device again.
 pub type Reopen = Arc<dyn Fn(&DeviceInfo) -> Result<Box<dyn Engine>, DeviceError> + Send + Sync>;
@@ -78,8 +78,18 @@ pub(super) enum Doing {
 pub(super) struct EngineReport {
     pub(super) doing: Doing,
     pub(super) restarts: u64,
-    pub(super) mining: Duration,
+    /// Time that it mined, without the puzzle that it is on.
+    mining: Duration,
+    /// Since when it is on a puzzle.
+    mining_since: Option<Instant>,
     pub(super) sealing: Duration,
+}
+
+impl EngineReport {
+    /// Time that it mined.
+    pub(super) fn mining_time(&self) -> Duration {
+        self.mining + self.mining_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// Why a puzzle is not mined for now.
@@ -278,14 +288,14 @@ impl EngineLoop {
         };
         // A full channel makes the engine wait; a closed one means that nobody wants hits any more.
         let mut on_hit = |hit| drop(links.found.blocking_send((puzzle.clone(), hit)));
-        links.report.send_modify(|report| report.doing = Doing::Mining);
+        links.report.send_modify(|report| (report.doing, report.mining_since) = (Doing::Mining, Some(started)));
         let result = engine.mine(&puzzle, &links.source, &has_turned, &mut on_hit, &links.counters);
 
         let took = started.elapsed();
         self.saved = (self.saved + took / MINING_PARTS).min(MAX_SAVED);
         let startup = Duration::from_nanos(startup.into_inner());
         self.slice = (startup * SLICES_PER_STARTUP).clamp(LEAST_SLICE, MAX_SLICE);
-        self.report(|report| report.mining += took);
+        self.report(|report| (report.mining, report.mining_since) = (report.mining + took, None));
         let bar = |until, reason| Some(Barred { generation: puzzle.generation, changes, until, reason });
         match result {
             Ok(()) => self.backoff = FIRST_BACKOFF,

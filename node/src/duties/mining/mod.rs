@@ -11,9 +11,12 @@
 //! store's own shard is declared, as far as the chain allows that many.
 
 mod answering;
+mod batch;
 mod engine;
 mod identity;
+mod proof;
 mod sealing;
+mod source;
 mod status;
 
 use std::{
@@ -36,6 +39,7 @@ use self::{
     engine::{Doing, EngineLinks, EngineLoop, EngineReport},
     identity::find_miner_id,
     sealing::{BATCHES, BATCHES_WAITING, ContextCheck, SealProgress, Sealing},
+    source::StoreSource,
     status::History,
 };
 pub use self::{
@@ -51,7 +55,7 @@ use crate::{
         tx::{TxManager, TxPolicy},
         watch::{ContextWatcher, MiningState, WatchOptions},
     },
-    duties::{blocking, source::StoreSource},
+    duties::{blocking, sync::SyncStatus},
     rpc::MinerCommand,
     store::Store,
 };
@@ -98,6 +102,9 @@ pub struct MiningConfig {
     pub submit: SubmitOptions,
     /// How the context is followed.
     pub watch: WatchOptions,
+    /// Status of the log sync, whose reorganisations are heard of; without it only those that show in the store or in the
+    /// epoch's context are.
+    pub sync: Option<watch::Receiver<SyncStatus>>,
     /// How a device that failed is opened anew. Default: the same device by its backend and index, with all of its memory.
     pub reopen: Reopen,
 }
@@ -117,6 +124,7 @@ impl Default for MiningConfig {
             tx: TxPolicy::default(),
             submit: SubmitOptions::default(),
             watch: WatchOptions::default(),
+            sync: None,
             reopen: Arc::new(|info| open_at(info.backend, info.index, Default::default())),
         }
     }
@@ -307,7 +315,7 @@ impl Director {
     }
 
     fn miner(&self, miner_id: H256, max_shards: u64) -> MinerConfig {
-        let decided = || declared_shard(self.store.flow_length(), Shard::WHOLE, max_shards);
+        let decided = || declared_shard(self.store.flow_length(), self.store.shard(), max_shards);
         let start_position = self.control.borrow().start_position;
         MinerConfig { miner_id, shard: self.config.shard.unwrap_or_else(decided), start_position }
     }
@@ -358,7 +366,6 @@ impl Director {
         let check = ContextCheck {
             chain: chain.clone(),
             store: store.clone(),
-            miner_id,
             context: context.clone(),
             reorgs: reorged,
             source: source.clone(),
@@ -413,7 +420,12 @@ impl Director {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut log, mut changes) = (self.store.watch_log(), parts.source.changes());
         changes.mark_changed();
-        let mut revision = self.store.revision();
+        let history = |director: &Director| {
+            let reorgs = director.config.sync.as_ref().map_or(0, |sync| sync.borrow().reorgs);
+            (director.store.revision(), reorgs)
+        };
+        let share = |store: &Store| (store.shard(), store.pruned_below());
+        let (mut last_history, mut last_share) = (history(self), share(&self.store));
         let mut last_context: Option<MineContext> = None;
         loop {
             tokio::select! {
@@ -432,13 +444,18 @@ impl Director {
                 return self.break_down("the engine's thread ended").await;
             }
             let context = *parts.context.borrow_and_update();
-            let is_cut = std::mem::replace(&mut revision, log.borrow_and_update().revision) != revision;
-            if is_cut || is_reorganised(last_context.as_ref(), context.as_ref()) {
+            log.borrow_and_update();
+            let now = history(self);
+            if now != last_history || is_reorganised(last_context.as_ref(), context.as_ref()) {
                 tracing::warn!("the chain was reorganised, the contexts of the seals are checked");
                 parts.reorgs.send_modify(|reorgs| *reorgs += 1);
-                parts.source.seals_dropped();
+                parts.source.reload();
             }
-            last_context = context;
+            let kept = share(&self.store);
+            if kept != last_share {
+                parts.source.reload();
+            }
+            (last_context, last_history, last_share) = (context, now, kept);
             parts.watcher.set_miner(self.miner(parts.miner_id, parts.max_shards));
             if changes.has_changed().unwrap_or(false) {
                 changes.borrow_and_update();
@@ -487,7 +504,7 @@ impl Director {
                 counts,
                 rates: parts.history.nonce_rates(),
                 seconds_per_hit: puzzle.and_then(|puzzle| parts.seconds_per_hit(&puzzle)),
-                mining_seconds: report.mining.as_secs_f64(),
+                mining_seconds: report.mining_time().as_secs_f64(),
                 sealing_seconds: report.sealing.as_secs_f64(),
                 answers: parts.answers.borrow().clone(),
                 hits_waiting: tally.waiting,
