@@ -37,7 +37,7 @@ impl LoadSource for StoreSource {
         self.store.read_sealed(&self.miner_id, load, into).map_err(io::Error::other)
     }
 
-    /// Seals change under an engine only when the flow is cut back.
+    /// Seals go under an engine only when the flow is cut back or less of it is kept.
     fn version(&self) -> u64 {
         self.store.revision()
     }
