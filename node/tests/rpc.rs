@@ -133,7 +133,9 @@ impl Node {
         change(&mut config);
         let (status, node) = watch::channel(NodeStatus::default());
         let (miner, commands) = mpsc::channel(1);
-        let rpc = serve(config, Connections { store: store.clone(), status: node, miner: Some(miner) }).await.unwrap();
+        let rpc = serve(config, Connections { store: store.clone(), status: node, miner: Some(miner), files: None })
+            .await
+            .unwrap();
         Node { store, rpc, status, commands, dir }
     }
 
@@ -800,7 +802,8 @@ async fn upload_until_killed() {
     let store = open_store(Path::new(&std::env::var(KILL_DIR).unwrap()));
     let (_status, node) = watch::channel(NodeStatus::default());
     let config = RpcConfig::new(any_local_port(), identity(1, FLOW));
-    let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None }).await.unwrap();
+    let rpc =
+        serve(config, Connections { store: store.clone(), status: node, miner: None, files: None }).await.unwrap();
     for seed in 0.. {
         // Even ones are pending: their transaction never comes in this life.
         let sample = kill_sample(seed);
@@ -838,7 +841,8 @@ async fn what_was_acknowledged_survives_a_kill() {
     let store = open_store(dir.path());
     let (_status, node) = watch::channel(NodeStatus::default());
     let config = RpcConfig::new(any_local_port(), identity(1, FLOW));
-    let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None }).await.unwrap();
+    let rpc =
+        serve(config, Connections { store: store.clone(), status: node, miner: None, files: None }).await.unwrap();
     let node = Node { store, rpc, status: watch::Sender::default(), commands: mpsc::channel(1).1, dir };
     let last = acknowledged.last().unwrap().0;
     for seed in 0..=last {
@@ -887,7 +891,8 @@ async fn the_typescript_sdk_uploads_and_downloads() {
     let store = open_store(dir.path());
     let (status, node) = watch::channel(NodeStatus::default());
     let config = RpcConfig::new(any_local_port(), identity(anvil.chain_id(), &address_text(contracts.flow)));
-    let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None }).await.unwrap();
+    let rpc =
+        serve(config, Connections { store: store.clone(), status: node, miner: None, files: None }).await.unwrap();
     let options = SyncOptions {
         start_block: contracts.start_block,
         confirmations: 0,

@@ -499,15 +499,21 @@ impl ChainClient {
     /// What this miner has to mine now, or why nothing.
     pub async fn mining_task(&self, miner: &MinerConfig) -> Result<MiningTask, ChainError> {
         let miner_id = miner.miner_id;
-        let Some(worker) = self.worker_context(miner_id).await? else {
-            return Ok(MiningTask::Idle(IdleReason::NotRegistered { miner_id }));
-        };
+        match self.worker_context(miner_id).await? {
+            Some(worker) => self.task_in(miner, &worker).await,
+            None => Ok(MiningTask::Idle(IdleReason::NotRegistered { miner_id })),
+        }
+    }
+
+    /// What this miner has to mine in the context that the chain gave for it, or why nothing.
+    pub async fn task_in(&self, miner: &MinerConfig, worker: &WorkerContext) -> Result<MiningTask, ChainError> {
+        let miner_id = miner.miner_id;
         let context = &worker.context;
         if context.digest == EMPTY_HASH {
             return Ok(MiningTask::Idle(IdleReason::EmptyContext { epoch: context.epoch }));
         }
         if worker.target.is_zero() {
-            return Ok(MiningTask::Idle(self.why_no_target(miner_id, &worker).await?));
+            return Ok(MiningTask::Idle(self.why_no_target(miner_id, worker).await?));
         }
         if miner.shard.count > worker.max_shards {
             let (shards, limit) = (miner.shard.count, worker.max_shards);

@@ -181,7 +181,8 @@ pub(super) static KEYS: &[Key] = &[
         Kind::Bool,
         "false",
         "Reads the log from that block on again, whatever was read already.",
-    ),
+    )
+    .no_effect("the log is compared with the chain, and read again from where it differs"),
     key("", "confirmation_block_count", Kind::Int(0, 10_000), "3", "Blocks behind the chain's last one that are read."),
     key("", "log_page_size", Kind::Int(1, 1_000_000), "999", "Most blocks in one question for the log."),
     key("", "max_cache_data_size", ANY, "104857600", "Memory for data of reverted files.")

@@ -89,8 +89,6 @@ pub struct ChainConfig {
     pub reward: Option<Address>,
     /// Block at which the log starts.
     pub start_block: u64,
-    /// True when the log is read from there again.
-    pub restart_log: bool,
     /// Blocks behind the last one that are read.
     pub confirmations: u64,
     /// Most blocks in one question for the log.
@@ -330,7 +328,7 @@ impl Config {
             }),
             net: PeerConfig::of(&settings, &mut errors),
             sync: SyncConfig::of(&settings),
-            rpc: ClientConfig::of(&settings),
+            rpc: ClientConfig::of(&settings, &mut errors),
             miner: MinerConfig::of(&settings, sources, &mut errors),
             status: StatusConfig {
                 listen: settings.parsed("metrics", "listen"),
@@ -416,7 +414,6 @@ impl ChainConfig {
             mine: settings.parsed("", "mine_contract_address"),
             reward: settings.parsed("", "reward_contract_address"),
             start_block: settings.int("", "log_sync_start_block_number"),
-            restart_log: settings.flag("", "force_log_sync_from_start_block_number"),
             confirmations: settings.int("", "confirmation_block_count"),
             page_blocks: settings.int("", "log_page_size"),
             poll: Duration::from_millis(settings.int("", "watch_loop_wait_time_ms")),
@@ -492,8 +489,13 @@ impl SyncConfig {
 }
 
 impl ClientConfig {
-    fn of(settings: &Settings) -> ClientConfig {
-        let address = |name| settings.parsed("rpc", name).filter(|_| settings.flag("rpc", "enabled"));
+    fn of(settings: &Settings, errors: &mut Vec<ConfigError>) -> ClientConfig {
+        let is_enabled = settings.flag("rpc", "enabled");
+        if is_enabled && settings.text("rpc", "listen_address").is_none() {
+            let remedy = "name an address, such as \"0.0.0.0:5678\", or set rpc.enabled = false";
+            errors.push(ConfigError::Missing { key: "rpc.listen_address", remedy });
+        }
+        let address = |name| settings.parsed("rpc", name).filter(|_| is_enabled);
         ClientConfig {
             listen: address("listen_address"),
             listen_admin: address("listen_address_admin"),

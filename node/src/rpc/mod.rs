@@ -8,6 +8,7 @@
 //! memory. What a server has no room for waits, and is refused only when it has waited long.
 
 mod admin;
+mod calls;
 mod error;
 mod grpc;
 mod limits;
@@ -20,7 +21,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jsonrpsee::{
@@ -36,6 +37,11 @@ use tokio::{
 use tower_http::cors::{Any, CorsLayer};
 use zgpu_core::H256;
 
+pub use self::{
+    calls::CallMetrics,
+    pool::PoolSettings,
+    types::{NetworkIdentity, ProtocolVersion},
+};
 use self::{
     error::RpcError,
     grpc::{GrpcParts, GrpcServer},
@@ -43,12 +49,9 @@ use self::{
     metrics::Metrics,
     pool::Pool,
 };
-pub use self::{
-    pool::PoolSettings,
-    types::{NetworkIdentity, ProtocolVersion},
-};
 use crate::{
     duties::blocking,
+    files::FilesHandle,
     store::{Store, StoreError},
 };
 
@@ -85,6 +88,8 @@ pub struct RpcConfig {
     pub patience: Duration,
     /// Longest time for a request as a whole. Default 120 s.
     pub request_timeout: Duration,
+    /// Where calls are counted.
+    pub calls: CallMetrics,
 }
 
 impl RpcConfig {
@@ -106,6 +111,7 @@ impl RpcConfig {
             max_readers: 32,
             patience: Duration::from_secs(30),
             request_timeout: Duration::from_secs(120),
+            calls: CallMetrics::default(),
         }
     }
 }
@@ -140,6 +146,8 @@ pub struct Connections {
     pub status: watch::Receiver<NodeStatus>,
     /// The miner, if the node mines.
     pub miner: Option<mpsc::Sender<MinerCommand>>,
+    /// Files from peers, if the node has a network.
+    pub files: Option<FilesHandle>,
 }
 
 /// Why the interface does not start.
@@ -221,24 +229,26 @@ struct Api {
     node: watch::Receiver<NodeStatus>,
     network: NetworkIdentity,
     miner: Option<mpsc::Sender<MinerCommand>>,
+    files: Option<FilesHandle>,
     shutdown: watch::Sender<bool>,
 }
 
 /// Starts the interface.
 pub async fn serve(config: RpcConfig, to: Connections) -> Result<RpcHandle, RpcStartError> {
-    let Connections { store, status, miner } = to;
+    let Connections { store, status, miner, files } = to;
     let metrics = Arc::new(Metrics::default());
     let (opening, settings, counting) = (store.clone(), config.pool.clone(), metrics.clone());
     let pool = Arc::new(blocking(move || Pool::open(opening, settings, counting)).await?);
     let (shutdown, wanted) = watch::channel(false);
     let has_miner = miner.is_some();
     let network = config.network.clone();
-    let api = Arc::new(Api { store, pool: pool.clone(), metrics, node: status, network, miner, shutdown });
+    let api = Arc::new(Api { store, pool: pool.clone(), metrics, node: status, network, miner, files, shutdown });
     let gates = Gates {
         reads: Gate::new(config.max_readers, config.patience),
         writes: Gate::new(config.max_writers, config.patience),
     };
-    let new_methods = || Methods { module: RpcModule::from_arc(api.clone()), gates: gates.clone() };
+    let new_methods =
+        || Methods { module: RpcModule::from_arc(api.clone()), gates: gates.clone(), calls: config.calls.clone() };
     let budget = BodyBudget::new(config.max_request_bytes_together, config.max_request_bytes, config.request_timeout);
 
     let mut public = new_methods();
@@ -315,6 +325,7 @@ struct Gates {
 struct Methods {
     module: RpcModule<Api>,
     gates: Gates,
+    calls: CallMetrics,
 }
 
 impl Methods {
@@ -340,16 +351,24 @@ impl Methods {
         T: Serialize + Clone + Send + 'static,
         F: Fn(&Api, &Params<'_>) -> Result<T, RpcError> + Copy + Send + Sync + 'static,
     {
+        let calls = self.calls.clone();
         let call = move |params: Params<'static>, api: Arc<Api>, _| {
-            let gate = gate.clone();
+            let (gate, calls) = (gate.clone(), calls.clone());
             async move {
-                let place = gate.enter().await.map_err(busy)?;
-                // The place goes with the work, not with the client's patience.
-                let work = move || {
-                    let _place = place;
-                    run(&api, &params)
+                let started = Instant::now();
+                let answer = match gate.enter().await {
+                    Ok(place) => {
+                        // The place goes with the work, not with the client's patience.
+                        let work = move || {
+                            let _place = place;
+                            run(&api, &params)
+                        };
+                        blocking(work).await
+                    }
+                    Err(count) => Err(busy(count)),
                 };
-                blocking(work).await.map_err(ErrorObjectOwned::from)
+                calls.ended(name, answer.is_ok(), started.elapsed());
+                answer.map_err(ErrorObjectOwned::from)
             }
         };
         self.module.register_async_method(name, call).expect("each name is registered once");
