@@ -145,7 +145,8 @@ async fn check_head(report: &mut Report, rpc: &Rpc, seen: u64, options: &DoctorO
                 let (number, time) = (block.number.to::<u64>(), block.timestamp.to::<u64>());
                 report.ok("head", format!("block {number} came within {:.1} s", started.elapsed().as_secs_f64()));
                 let skew = unix_seconds() as i64 - time as i64;
-                let found = format!("it is {} s {} the last block", skew.abs(), if skew < 0 { "behind" } else { "past" });
+                let found =
+                    format!("it is {} s {} the last block", skew.abs(), if skew < 0 { "behind" } else { "past" });
                 match skew.abs() <= MAX_SKEW {
                     true => report.ok("clock", found),
                     false => report.warn("clock", found, "set the clock of this machine, with NTP for example"),
@@ -240,7 +241,8 @@ pub(super) async fn check_key(report: &mut Report, config: &Config, chain: Optio
         report.skip("balance", "the chain cannot be asked");
         return Some(address);
     };
-    let answers = async { Ok::<_, ChainError>((chain.client.balance(address).await?, chain.client.gas_price().await?)) };
+    let answers =
+        async { Ok::<_, ChainError>((chain.client.balance(address).await?, chain.client.gas_price().await?)) };
     let (balance, price) = match answers.await {
         Ok(answers) => answers,
         Err(error) => {
@@ -363,9 +365,11 @@ async fn check_epoch(report: &mut Report, chain: &Chain, miner_id: H256, held: &
             found,
             "wait for the next epoch; one begins with the next upload, or when somebody calls makeContext",
         ),
-        IdleReason::TooManyShards { limit, .. } => {
-            report.fail("epoch", found, &format!("keep a larger share of the flow: shard_position with at most {limit}"))
-        }
+        IdleReason::TooManyShards { limit, .. } => report.fail(
+            "epoch",
+            found,
+            &format!("keep a larger share of the flow: shard_position with at most {limit}"),
+        ),
         IdleReason::NotRegistered { .. } => report.fail("epoch", found, "register the miner id"),
         IdleReason::Range(_) => report.fail("epoch", found, "wait until the flow is longer"),
         IdleReason::Starting | IdleReason::Chain(_) => report.fail("epoch", found, "see whether it passes"),
@@ -404,7 +408,9 @@ async fn check_reward(report: &mut Report, chain: &Chain) -> Result<(), ChainErr
     );
     match best > cost {
         true => report.ok("reward", found),
-        false => report.warn("reward", found, "an answer costs more than it earns: wait for cheaper gas or higher rewards"),
+        false => {
+            report.warn("reward", found, "an answer costs more than it earns: wait for cheaper gas or higher rewards")
+        }
     }
     Ok(())
 }

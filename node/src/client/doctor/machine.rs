@@ -108,9 +108,10 @@ async fn status_page(address: SocketAddr, limit: Duration) -> Option<Value> {
 pub(super) async fn check_device(report: &mut Report, config: &Config) {
     let (usable, others) = blocking(zgpu_miner::devices).await;
     let wanted = match config.miner.device {
-        Some((backend, index)) => usable.iter().find(|found| found.backend == backend && found.index == index).ok_or(
-            format!("there is no device {backend}:{index} (miner.device)"),
-        ),
+        Some((backend, index)) => usable
+            .iter()
+            .find(|found| found.backend == backend && found.index == index)
+            .ok_or(format!("there is no device {backend}:{index} (miner.device)")),
         None => {
             let list = |kind: BackendKind| {
                 let usable = usable.iter().filter(|found| found.backend == kind).cloned().collect();
@@ -158,7 +159,8 @@ pub(super) fn check_node(report: &mut Report, config: &Config, node: &NodeFound,
     let is_same = state.flow_address.to_lowercase() == flow
         && config.chain.chain_id.is_none_or(|chain_id| chain_id == state.chain_id);
     if !is_same {
-        let found = format!("at its address answers a node of chain {} and flow {}", state.chain_id, state.flow_address);
+        let found =
+            format!("at its address answers a node of chain {} and flow {}", state.chain_id, state.flow_address);
         report.fail("node", found, "another node runs there, or with another configuration: stop it, or change ports");
         return;
     }
@@ -170,7 +172,8 @@ pub(super) fn check_node(report: &mut Report, config: &Config, node: &NodeFound,
     match chain {
         Some(chain) => {
             let lag = chain.head.saturating_sub(state.log_sync_height);
-            let found = format!("block {} of {}, {} transactions", state.log_sync_height, chain.head, state.next_tx_seq);
+            let found =
+                format!("block {} of {}, {} transactions", state.log_sync_height, chain.head, state.next_tx_seq);
             match lag <= MAX_LAG {
                 true => report.ok("log", found),
                 false => report.fail(
@@ -204,7 +207,7 @@ pub(super) async fn check_ports(report: &mut Report, config: &Config, node: &Nod
         ("rpc.listen_address_admin", config.rpc.listen_admin),
         ("rpc.listen_address_grpc", config.rpc.listen_grpc),
         ("metrics.listen", config.status.listen),
-        ("network_libp2p_port", Some(SocketAddr::new(config.net.listen, config.net.tcp_port))),
+        ("network_libp2p_port", Some(SocketAddr::new(config.net.listen.into(), config.net.tcp_port))),
     ];
     let is_running = matches!(node, NodeFound::Running(_));
     let mut open = Vec::new();
@@ -253,12 +256,7 @@ struct StoreFacts {
 }
 
 /// Looks at the share of the flow that is kept, and how much of it is there and sealed.
-pub(super) async fn check_data(
-    report: &mut Report,
-    config: &Config,
-    node: &NodeFound,
-    chain: Option<&Chain>,
-) -> Held {
+pub(super) async fn check_data(report: &mut Report, config: &Config, node: &NodeFound, chain: Option<&Chain>) -> Held {
     let mut held = Held { shard: config.store.shard.unwrap_or_default(), miner_id: None };
     match node {
         NodeFound::Running(running) => {
@@ -411,7 +409,11 @@ pub(super) fn check_open_files(report: &mut Report) {
         None => report.skip("open files", "this system does not say how many may be open"),
         Some(limit) if limit < OPEN_FILES => {
             let found = format!("{limit} may be open at once");
-            report.warn("open files", found, &format!("run ulimit -n {OPEN_FILES} first, or set LimitNOFILE in the unit"))
+            report.warn(
+                "open files",
+                found,
+                &format!("run ulimit -n {OPEN_FILES} first, or set LimitNOFILE in the unit"),
+            )
         }
         Some(u64::MAX) => report.ok("open files", "as many as it wants may be open"),
         Some(limit) => report.ok("open files", format!("{limit} may be open at once")),
