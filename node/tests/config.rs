@@ -51,7 +51,7 @@ fn flow() -> String {
 #[test]
 fn an_operators_file_is_taken_with_every_key() {
     let config = Folder::new().load(OPERATORS_FILE).unwrap();
-    let (chain, net, sync, rpc) = (&config.chain, &config.net, &config.sync, &config.rpc);
+    let (chain, net, sync, rpc) = (&config.chain, &config.net, &config.files.sync, &config.rpc);
     assert_eq!(chain.endpoints.0, ["http://127.0.0.1:18545"]);
     assert_eq!((chain.flow.to_string().as_str(), chain.start_block), (FLOW, 2_387_557));
     assert_eq!((chain.confirmations, chain.page_blocks, chain.poll), (1, 500, Duration::from_millis(250)));
@@ -62,13 +62,15 @@ fn an_operators_file_is_taken_with_every_key() {
     );
     let prune = config.prune.as_ref().unwrap();
     assert_eq!((prune.max_sectors, prune.check_every), (4_000_000_000, Duration::from_secs(30)));
-    assert_eq!((net.tcp_port, net.udp_port, net.public_tcp_port, net.target), (11234, 21234, 31234, 40));
-    assert_eq!((net.boot_nodes.len(), net.nodes.len(), net.is_private, net.discovery), (2, 1, true, false));
-    assert_eq!(net.public_ip, Some("192.0.2.7".parse().unwrap()));
-    assert!(
-        sync.auto && sync.neighbors_only && sync.max_files == 8 && sync.download_timeout == Duration::from_secs(20)
-    );
-    assert_eq!(sync.max_bytes_per_second, Some(10_000_000));
+    assert_eq!((net.tcp_port, net.discovery_port, net.enr_tcp_port, net.target), (11234, 21234, Some(31234), 40));
+    assert_eq!((net.boot_nodes.len(), net.libp2p_nodes.len(), net.is_private, net.has_discovery), (2, 1, true, false));
+    assert_eq!(net.enr_address, Some("192.0.2.7".parse().unwrap()));
+    let router = &config.files.router;
+    assert_eq!(router.public_address.as_ref().unwrap().to_string(), "/ip4/192.0.2.9/tcp/31234");
+    assert_eq!((router.batcher_file_capacity, router.idle_time), (10, Duration::from_secs(200)));
+    assert!(sync.auto_sync_enabled && sync.neighbors_only && sync.max_sync_files == 8);
+    assert_eq!(sync.peer_chunks_download_timeout, Duration::from_secs(20));
+    assert_eq!(sync.max_bandwidth_bytes, 10_000_000);
     assert_eq!(rpc.listen, Some("0.0.0.0:15678".parse().unwrap()));
     assert_eq!((rpc.max_writers, rpc.max_pending_sectors), (128, 1_048_576));
     assert!(matches!(&config.miner.key, Some(MinerKey::Inline(Origin::File(_), key)) if key.0 == SECRET));
@@ -76,7 +78,7 @@ fn an_operators_file_is_taken_with_every_key() {
 
     // What has no effect is named, with the reason, and the key that lies open.
     let notices = config.notices();
-    for name in ["mine_iter_batch_size", "router.batcher_file_capacity", "metrics.enabled", "log_directory"] {
+    for name in ["mine_iter_batch_size", "network_peer_db.max_banned_peers", "metrics.enabled", "log_directory"] {
         assert!(
             notices.iter().any(|notice| notice.contains(&format!("{name} has no effect here: "))),
             "{name}: {notices:?}"
@@ -156,7 +158,7 @@ fn layers_lie_on_each_other_and_say_where_a_value_is_from() {
     sources.environment = environment(&variables);
     let config = load(&sources).unwrap();
     assert_eq!((config.network.as_str(), config.chain.chain_id), ("mainnet", Some(16661)));
-    assert_eq!((config.rpc.listen.is_some(), config.sync.find_timeout), (true, Duration::from_secs(7)));
+    assert_eq!((config.rpc.listen.is_some(), config.files.sync.peer_find_timeout), (true, Duration::from_secs(7)));
     assert_eq!(config.net.boot_nodes.len(), 2);
 }
 

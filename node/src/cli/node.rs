@@ -1,6 +1,11 @@
 //! `zgpu node`.
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -160,12 +165,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Where the node can be reached, in words.
-fn places(addresses: Addresses) -> String {
-    let Addresses { rpc, admin, status } = addresses;
-    let place = |what, address: Option<_>| address.map(|address| format!("{what} at http://{address}"));
+fn places(addresses: &Addresses) -> String {
+    let Addresses { rpc, admin, status, peers } = addresses;
+    let place = |what, address: &Option<_>| address.map(|address: SocketAddr| format!("{what} at http://{address}"));
     let places = [place("clients", rpc), place("operator", admin), place("status", status)];
-    let places: Vec<String> = places.into_iter().flatten().collect();
-    if places.is_empty() { "it serves nobody".to_owned() } else { places.join(", ") }
+    let peers = peers.as_ref().map(|address| format!("peers at {address}"));
+    places.into_iter().chain([peers]).flatten().collect::<Vec<String>>().join(", ")
 }
 
 /// What ends the node from outside.

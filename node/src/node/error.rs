@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use super::supervise::Ended;
-use crate::{chain::keys::KeyError, rpc::RpcStartError, store::StoreError};
+use crate::{chain::keys::KeyError, net::NetError, rpc::RpcStartError, store::StoreError};
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,9 @@ pub enum StartError {
     /// The RPC cannot be started.
     #[error(transparent)]
     Rpc(#[from] RpcStartError),
+    /// The network cannot be started.
+    #[error("the network: {0}")]
+    Network(#[from] NetError),
     /// An address cannot be listened at.
     #[error("{what} cannot listen at {address}: {source}; choose another address with {key}")]
     Listen {

@@ -24,6 +24,11 @@ struct EndpointLabel {
     endpoint: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 /// All of it. Each field's comment is the help text of its metric. Values are those of a snapshot, set when they are asked
 /// for; calls of clients are counted as they happen.
 pub(super) struct Metrics {
@@ -62,6 +67,30 @@ pub(super) struct Metrics {
     loads: Gauge,
     /// Bytes free on the store's disk.
     disk_free: Gauge,
+    /// Loads that the budget of the pruner allows; 0 without one.
+    max_loads: Gauge,
+    /// Peers that are connected.
+    peers: Gauge,
+    /// Files that are being fetched from peers.
+    fetching: Gauge,
+    /// Loads of which seals are held.
+    sealed_loads: Gauge,
+    /// Loads that are known to be left to seal.
+    loads_to_seal: Gauge,
+    /// Bytes sealed since the start.
+    sealed: Counter,
+    /// Nonces drawn.
+    nonces: Counter,
+    /// Nonces per second, over the last minute.
+    nonce_rate: Gauge<f64, AtomicU64>,
+    /// Hits that the device found.
+    hits: Counter,
+    /// Hits that were not sent since they would have cost more than they earn.
+    unprofitable: Counter,
+    /// Answers by what became of them.
+    answers: Family<OutcomeLabel, Counter>,
+    /// Gas that accepted answers took.
+    answer_gas: Counter,
 }
 
 /// A gauge takes signed numbers; nothing here comes near the limit.
@@ -103,7 +132,26 @@ impl Metrics {
             flow [Bytes] "Length of the flow";
             loads "Loads (256 KiB) that take space on the disk";
             disk_free [Bytes] "Free space on the disk of the store";
+            max_loads "Loads that the budget of the pruner allows; 0 without one";
+            peers "Peers that are connected";
+            fetching "Files that are being fetched from peers";
+            sealed_loads "Loads of which seals are held";
+            loads_to_seal "Loads that are known to be left to seal";
         }
+        let nonce_rate = Gauge::default();
+        registry.register("nonce_rate", "Nonces per second, over the last minute", Gauge::clone(&nonce_rate));
+        let [sealed, nonces, hits, unprofitable, answer_gas] = std::array::from_fn(|_| Counter::default());
+        registry.register_with_unit("sealed", "Bytes sealed since the start", Unit::Bytes, sealed.clone());
+        for (name, help, counter) in [
+            ("nonces", "Nonces drawn", &nonces),
+            ("hits", "Hits that the device found", &hits),
+            ("unprofitable", "Hits that would have cost more than they earn", &unprofitable),
+            ("answer_gas", "Gas that accepted answers took", &answer_gas),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        let answers = Family::default();
+        registry.register("answers", "Answers by what became of them", Family::clone(&answers));
         let (part_up, part_restarts) = (Family::default(), Family::default());
         registry.register("part_up", "1 for each part that runs", Family::clone(&part_up));
         registry.register("part_restarts", "Times that each part was started again", Family::clone(&part_restarts));
@@ -133,6 +181,18 @@ impl Metrics {
             flow,
             loads,
             disk_free,
+            max_loads,
+            peers,
+            fetching,
+            sealed_loads,
+            loads_to_seal,
+            sealed,
+            nonces,
+            nonce_rate,
+            hits,
+            unprofitable,
+            answers,
+            answer_gas,
         }
     }
 
@@ -163,6 +223,33 @@ impl Metrics {
         set(&self.flow, now.store.flow_bytes());
         set(&self.loads, now.store.loads);
         set(&self.disk_free, now.store.free_bytes);
+        set(&self.max_loads, now.prune.as_ref().map_or(0, |prune| prune.max_loads));
+        if let Some(peers) = &now.peers {
+            set(&self.peers, peers.connected);
+            set(&self.fetching, peers.fetching);
+        }
+        if let Some(mining) = &now.mining {
+            set(&self.sealed_loads, mining.loads_held);
+            set(&self.loads_to_seal, mining.loads_left);
+            set_count(&self.sealed, mining.sealed_bytes);
+            set_count(&self.nonces, mining.counts.nonces);
+            self.nonce_rate.set(mining.rates.minute);
+            set_count(&self.hits, mining.counts.hits);
+            set_count(&self.unprofitable, mining.unprofitable);
+            let answers = &mining.answers;
+            for (outcome, count) in [
+                ("submitted", answers.submitted),
+                ("accepted", answers.accepted),
+                ("rejected", answers.rejected),
+                ("reverted", answers.reverted),
+                ("stale", answers.stale),
+                ("duplicate", answers.duplicate),
+                ("failed", answers.failed),
+            ] {
+                set_count(&self.answers.get_or_create(&OutcomeLabel { outcome }), count);
+            }
+            set_count(&self.answer_gas, answers.gas_accepted);
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

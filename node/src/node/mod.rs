@@ -6,59 +6,55 @@
 //! | status | its address | the node ends |
 //! | chain | an endpoint that answers | it is asked again; wrong contracts end the node |
 //! | log sync | chain, store | it starts again |
+//! | network | its port | the node ends |
+//! | files | network, store | the node ends |
 //! | rpc | its addresses | the node ends |
+//! | mining | a key, a device, chain, store | it starts again |
+//! | pruner | chain, store | it starts again |
 //!
-//! Attaching a part is one async function that runs until it is told to stop, one call of the [`Supervisor`], and one
-//! slot of the [`Observer`] for what it tells.
+//! Clients and peers are served before the chain answers, when the configuration says which chain it is. Attaching a part is
+//! one function in `parts` that runs until it is told to stop, one call of the [`Supervisor`], and one slot of the
+//! [`Observer`] for what it tells.
 
 mod error;
 mod http;
 pub mod logging;
 mod metrics;
 mod observe;
+mod parts;
 mod snapshot;
 mod supervise;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use alloy::{primitives::Address, rpc::types::TransactionRequest, sol_types::SolCall};
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval, sleep},
-};
+use libp2p::Multiaddr;
+use tokio::sync::{Mutex, mpsc, watch};
 
 pub use self::{error::StartError, snapshot::Snapshot, supervise::Ended};
 use self::{
     metrics::Metrics,
     observe::Observer,
-    supervise::{Stop, Supervisor},
+    parts::{Chain, LogPart, MinePart},
+    supervise::Supervisor,
 };
 use crate::{
-    chain::{
-        client::{ChainClient, ChainOptions},
-        contracts::{Flow, Market, Reward},
-        error::{ChainError, WrongContracts},
-        rpc::{Rpc, RpcOptions},
-    },
-    config::{ChainConfig, Config, StoreConfig},
-    duties::{
-        blocking,
-        sync::{LogSync, SyncOptions},
-    },
+    config::{ClientConfig, Config, StoreConfig},
+    duties::blocking,
+    files::Files,
+    net,
     rpc::{CallMetrics, Connections, NetworkIdentity, NodeStatus, PoolSettings, ProtocolVersion, RpcConfig, serve},
     store::{Settings, Store},
 };
 
-/// Version of the network's protocol that this node speaks.
+/// Version of the network's protocol, as clients are told.
 const PROTOCOL: ProtocolVersion = ProtocolVersion { major: 0, minor: 4, build: 0 };
 /// Longest time for a part to end.
 const END_LIMIT: Duration = Duration::from_secs(3);
-/// Pause before the chain is asked again: the first, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const MAX_PAUSE: Duration = Duration::from_secs(15);
+/// Commands of the operator that wait for the miner.
+const COMMANDS_WAITING: usize = 16;
 
 /// Where the node can be reached. Those that are not served are none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// Public methods.
     pub rpc: Option<SocketAddr>,
@@ -66,6 +62,8 @@ pub struct Addresses {
     pub admin: Option<SocketAddr>,
     /// /metrics, /status and /health.
     pub status: Option<SocketAddr>,
+    /// Peers.
+    pub peers: Option<Multiaddr>,
 }
 
 /// The running node. When it is dropped, everything is cut off; [`Node::stop`] ends it in order.
@@ -81,7 +79,7 @@ impl Node {
     /// A chain that does not answer is no error: it is asked until it does. When neither the configuration nor the chain
     /// says which chain it is, that is waited for.
     pub async fn start(config: Config) -> Result<Node, StartError> {
-        let _key = config.miner.key.as_ref().map(|key| key.load()).transpose()?;
+        let key = config.miner.key.as_ref().map(|key| key.load()).transpose()?;
         let store = open_store(config.store.clone()).await?;
         let mut parts = Supervisor::new();
         let observer = Arc::new(Observer::new(&config, store.clone(), parts.board()));
@@ -97,46 +95,48 @@ impl Node {
         }
         if let Some(every) = config.status.line_every {
             let observer = observer.clone();
-            parts.keep_running("status line", END_LIMIT, move |stop| tell(observer.clone(), every, stop));
+            parts.keep_running("status line", END_LIMIT, move |stop| parts::tell(observer.clone(), every, stop));
         }
 
-        let (found, chain) = watch::channel(None);
+        let (found, chain) = Chain::missing();
         let (asking, telling) = (config.chain.clone(), observer.clone());
-        parts.run("chain", END_LIMIT, |stop| reach_chain(asking, telling, found, stop));
+        parts.run("chain", END_LIMIT, |stop| parts::reach_chain(asking, telling, found, stop));
         let chain_id = match config.chain.chain_id {
             Some(chain_id) => chain_id,
             None => tokio::select! {
-                chain = known(chain.clone()) => chain.chain_id(),
+                chain = chain.clone().reached() => chain.chain_id(),
                 ended = parts.ended() => return Err(StartError::Ended(ended)),
             },
         };
 
         let (status, node_status) = watch::channel(NodeStatus::default());
-        let (caught_up, _) = watch::channel(false);
-        let log = LogPart { store: store.clone(), chain, config: config.chain.clone(), status, caught_up };
+        let (caught_up, is_caught_up) = watch::channel(false);
+        let (log_store, log_chain, log_status) = (store.clone(), chain.clone(), status.clone());
+        let log =
+            LogPart { store: log_store, chain: log_chain, config: config.chain.clone(), status: log_status, caught_up };
         let telling = observer.clone();
         parts.keep_running("log sync", END_LIMIT, move |stop| log.clone().run(telling.clone(), stop));
 
+        let settings = parts::net_settings(&config.net, chain_id, config.chain.flow, &store);
+        let network = net::start(settings).await?;
+        addresses.peers = Some(network.address);
+        parts.run("network", END_LIMIT, |stop| parts::network(network.tasks, stop));
+        let files =
+            Files::start(network.handle, network.events, store.clone(), config.files.clone(), is_caught_up.clone());
+        observer.files_are(files.clone());
+        let watching = files.clone();
+        parts.run("files", END_LIMIT, |stop| parts::files(watching, status, stop));
+
+        let (commands, waiting) = mpsc::channel(COMMANDS_WAITING);
         if let Some(listen) = config.rpc.listen {
             let network = NetworkIdentity {
                 chain_id,
                 flow_address: config.chain.flow.to_string().to_lowercase(),
                 p2p_protocol_version: PROTOCOL,
             };
-            let settings = RpcConfig {
-                listen_admin: config.rpc.listen_admin,
-                pool: PoolSettings {
-                    max_pending_sectors: config.rpc.max_pending_sectors,
-                    max_pending_file_bytes: config.rpc.max_pending_file_bytes,
-                    pending_for: config.rpc.pending_for,
-                },
-                max_request_bytes: config.rpc.max_request_bytes,
-                max_writers: config.rpc.max_writers,
-                calls,
-                ..RpcConfig::new(listen, network)
-            };
-            let to = Connections { store: store.clone(), status: node_status, miner: None, files: None };
-            let rpc = serve(settings, to).await?;
+            let miner = key.is_some().then_some(commands);
+            let to = Connections { store: store.clone(), status: node_status, miner, files: Some(files) };
+            let rpc = serve(rpc_config(&config.rpc, listen, network, calls), to).await?;
             (addresses.rpc, addresses.admin) = (Some(rpc.address()), rpc.admin_address());
             let ender = parts.ender();
             parts.run("rpc", END_LIMIT, |mut stop| async move {
@@ -151,13 +151,27 @@ impl Node {
                 Ok(())
             });
         }
+
+        if let Some(key) = key {
+            let (store, chain, config) = (store.clone(), chain.clone(), config.miner.clone());
+            let commands = Arc::new(Mutex::new(waiting));
+            let mine = MinePart { store, chain, config, key, caught_up: is_caught_up, commands };
+            let telling = observer.clone();
+            parts.keep_running("mining", END_LIMIT, move |stop| mine.clone().run(telling.clone(), stop));
+        }
+        if let Some(settings) = config.prune {
+            let telling = observer.clone();
+            parts.keep_running("pruner", END_LIMIT, move |stop| {
+                parts::prune(store.clone(), chain.clone(), settings, telling.clone(), stop)
+            });
+        }
         observer.all_started();
         Ok(Node { parts, observer, addresses })
     }
 
     /// Where the node can be reached.
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// Everything that the node says of itself, now.
@@ -189,148 +203,17 @@ async fn open_store(config: StoreConfig) -> Result<Store, StartError> {
     blocking(open).await
 }
 
-/// Logs the node in one line, and why it does not earn when that changes or lasts.
-async fn tell(observer: Arc<Observer>, every: Duration, mut stop: Stop) -> anyhow::Result<()> {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = stop.wanted() => return Ok(()),
-        }
-        let now = observer.snapshot().await;
-        match &now.not_earning_because {
-            Some(reason) => tracing::info!("{}; not earning: {reason}", now.summary),
-            None => tracing::info!("{}", now.summary),
-        }
-    }
-}
-
-/// The chain, once it was reached.
-async fn known(mut chain: watch::Receiver<Option<ChainClient>>) -> ChainClient {
-    let found = chain.wait_for(Option::is_some).await.map(|chain| chain.clone());
-    match found {
-        Ok(Some(chain)) => chain,
-        // The part that reaches the chain has ended: so does the node.
-        _ => std::future::pending().await,
-    }
-}
-
-/// Connects to the chain, again and again until it answers, and then waits to be stopped: whoever waits for the chain
-/// gets it from `found`.
-async fn reach_chain(
-    config: ChainConfig,
-    observer: Arc<Observer>,
-    found: watch::Sender<Option<ChainClient>>,
-    mut stop: Stop,
-) -> anyhow::Result<()> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let connected = tokio::select! {
-            connected = connect(&config) => connected,
-            () = stop.wanted() => return Ok(()),
-        };
-        match connected {
-            Ok(chain) => {
-                observer.chain_is(chain.clone());
-                found.send_replace(Some(chain));
-                stop.wanted().await;
-                return Ok(());
-            }
-            Err(error) if error.is_transient() => {
-                tracing::warn!(%error, "the chain cannot be reached yet");
-                observer.chain_is_missing(error.to_string());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stop.wanted() => return Ok(()),
-        }
-        pause = (pause * 2).min(MAX_PAUSE);
-    }
-}
-
-async fn connect(config: &ChainConfig) -> Result<ChainClient, ChainError> {
-    let rpc = RpcOptions {
-        timeout: config.timeout,
-        backoff: config.backoff,
-        max_backoff: RpcOptions::default().max_backoff.max(config.backoff),
-        requests_per_second: config.calls_per_second,
-        ..RpcOptions::default()
-    };
-    let urls = config.endpoints.0.clone();
-    let mine = match config.mine {
-        Some(mine) => mine,
-        None => find_mine(&Rpc::over(&urls, rpc.clone())?, config.flow).await?,
-    };
-    let options = ChainOptions { urls, chain_id: config.chain_id, flow: config.flow, mine, rpc };
-    let chain = ChainClient::connect(&options).await?;
-    let found = chain.contracts().reward;
-    match config.reward {
-        Some(expected) if expected != found => {
-            let reason = WrongContracts::Link { from: "mine", role: "reward", got: found, expected };
-            Err(ChainError::WrongContracts { url: chain.rpc().url().to_owned(), reason })
-        }
-        _ => Ok(chain),
-    }
-}
-
-/// The mine contract that belongs to a flow contract: the one that its market's reward contract pays for.
-async fn find_mine(rpc: &Rpc, flow: Address) -> Result<Address, ChainError> {
-    async fn ask<C: SolCall<Return = Address>>(rpc: &Rpc, to: Address, call: C) -> Result<Address, ChainError> {
-        let request = TransactionRequest::default().to(to).input(call.abi_encode().into());
-        let reply: alloy::primitives::Bytes = rpc.call("eth_call", C::SIGNATURE, (request, "latest")).await?;
-        C::abi_decode_returns(&reply)
-            .map_err(|error| rpc.bad_reply(C::SIGNATURE, format!("{} bytes: {error}", reply.len())))
-    }
-    let market = ask(rpc, flow, Flow::marketCall {}).await?;
-    let reward = ask(rpc, market, Market::rewardCall {}).await?;
-    ask(rpc, reward, Reward::mineCall {}).await
-}
-
-/// What the log sync needs.
-#[derive(Clone)]
-struct LogPart {
-    store: Store,
-    chain: watch::Receiver<Option<ChainClient>>,
-    config: ChainConfig,
-    /// What clients are told.
-    status: watch::Sender<NodeStatus>,
-    /// True from the time when the log was read to its end.
-    caught_up: watch::Sender<bool>,
-}
-
-impl LogPart {
-    async fn run(self, observer: Arc<Observer>, mut stop: Stop) -> anyhow::Result<()> {
-        let chain = tokio::select! {
-            chain = known(self.chain) => chain,
-            () = stop.wanted() => return Ok(()),
-        };
-        let options = SyncOptions {
-            start_block: self.config.start_block,
-            confirmations: self.config.confirmations,
-            poll: self.config.poll,
-            first_page: SyncOptions::default().first_page.min(self.config.page_blocks),
-            max_page: self.config.page_blocks,
-            ..SyncOptions::default()
-        };
-        let sync = LogSync::start(chain, self.store, options);
-        observer.sync.set(sync.status());
-        sync.publish(self.status);
-        let mut status = sync.status();
-        loop {
-            if status.borrow_and_update().caught_up {
-                self.caught_up.send_if_modified(|caught_up| !std::mem::replace(caught_up, true));
-            }
-            tokio::select! {
-                changed = status.changed() => changed.map_err(|_| anyhow::anyhow!("its task has ended"))?,
-                () = stop.wanted() => {
-                    sync.stop().await;
-                    return Ok(());
-                }
-            }
-        }
+fn rpc_config(config: &ClientConfig, listen: SocketAddr, network: NetworkIdentity, calls: CallMetrics) -> RpcConfig {
+    RpcConfig {
+        listen_admin: config.listen_admin,
+        pool: PoolSettings {
+            max_pending_sectors: config.max_pending_sectors,
+            max_pending_file_bytes: config.max_pending_file_bytes,
+            pending_for: config.pending_for,
+        },
+        max_request_bytes: config.max_request_bytes,
+        max_writers: config.max_writers,
+        calls,
+        ..RpcConfig::new(listen, network)
     }
 }

@@ -12,13 +12,17 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    snapshot::{ChainFacts, EndpointFacts, Facts, ProcessFacts, Snapshot, StoreFacts, SyncFacts, resident_bytes},
+    snapshot::{
+        ChainFacts, EndpointFacts, Facts, PeerFacts, ProcessFacts, PruneFacts, Snapshot, StoreFacts, SyncFacts,
+        resident_bytes,
+    },
     supervise::Board,
 };
 use crate::{
     chain::client::ChainClient,
     config::Config,
-    duties::{blocking, sync::SyncStatus},
+    duties::{blocking, mining::MiningStatus, prune::PruneStatus, sync::SyncStatus},
+    files::FilesHandle,
     store::{Store, StoreError},
 };
 
@@ -70,7 +74,10 @@ pub(super) struct Observer {
     is_starting: AtomicBool,
     has_key: bool,
     chain: Mutex<Chain>,
+    files: Mutex<Option<FilesHandle>>,
     pub(super) sync: Slot<SyncStatus>,
+    pub(super) mining: Slot<MiningStatus>,
+    pub(super) prune: Slot<PruneStatus>,
     counted: Mutex<Option<(Instant, u64)>>,
     last: tokio::sync::Mutex<Option<(Instant, Arc<Snapshot>)>>,
 }
@@ -86,7 +93,10 @@ impl Observer {
             has_key: config.miner.key.is_some(),
             is_starting: AtomicBool::new(true),
             chain: Mutex::new(Chain::Missing("it has not answered yet".to_owned())),
+            files: Mutex::default(),
             sync: Slot::default(),
+            mining: Slot::default(),
+            prune: Slot::default(),
             counted: Mutex::default(),
             last: tokio::sync::Mutex::default(),
         }
@@ -100,6 +110,11 @@ impl Observer {
     /// The chain was not reached yet, and why.
     pub(super) fn chain_is_missing(&self, reason: String) {
         *lock(&self.chain) = Chain::Missing(reason);
+    }
+
+    /// The network was started.
+    pub(super) fn files_are(&self, files: FilesHandle) {
+        *lock(&self.files) = Some(files);
     }
 
     /// All parts were started.
@@ -128,6 +143,8 @@ impl Observer {
                 StoreFacts::default()
             }
         };
+        let files = lock(&self.files).clone();
+        let peers = files.map(|files| PeerFacts::of(&files));
         let (chain, missing) = match &*lock(&self.chain) {
             Chain::Found(chain) => (Some(chain.clone()), None),
             Chain::Missing(reason) => (None, Some(reason.clone())),
@@ -145,6 +162,9 @@ impl Observer {
             chain: chain.as_ref().map(chain_facts),
             no_chain_because: missing,
             sync: self.sync.get().as_ref().map(SyncFacts::of),
+            peers,
+            mining: self.mining.get(),
+            prune: self.prune.get().as_ref().map(PruneFacts::of),
             is_starting: self.is_starting.load(Ordering::Relaxed),
             has_key: self.has_key,
         })

@@ -6,8 +6,18 @@ use serde::Serialize;
 use zgpu_core::{H256, units::BYTES_PER_SECTOR};
 
 use super::supervise::{PartReport, PartState};
-use crate::duties::sync::{SyncPhase, SyncStatus};
+use crate::{
+    duties::{
+        mining::{MiningPhase, MiningStatus},
+        prune::{PruneState, PruneStatus},
+        sync::{SyncPhase, SyncStatus},
+    },
+    files::FilesHandle,
+};
 
+/// What a node without a key is told.
+const NO_KEY: &str = "it has no miner's key: name a file with it (miner_key_file), a keystore (miner_keystore), or set \
+                      ZGPU_MINER_KEY";
 /// Blocks that the log may be behind in a healthy node.
 const HEALTHY_LAG: u64 = 100;
 
@@ -32,6 +42,12 @@ pub struct Snapshot {
     pub chain: Option<ChainFacts>,
     /// The log sync; none before the chain was reached.
     pub sync: Option<SyncFacts>,
+    /// Peers, and files that come from them; none before the network was started.
+    pub peers: Option<PeerFacts>,
+    /// Sealing and mining; none in a node that does not mine, or whose device is not open yet.
+    pub mining: Option<MiningStatus>,
+    /// What is pruned; none in a node that does not prune.
+    pub prune: Option<PruneFacts>,
 }
 
 /// The process.
@@ -203,6 +219,79 @@ impl SyncFacts {
     }
 }
 
+/// Peers, and files that come from them.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerFacts {
+    /// Who this node is.
+    pub peer_id: String,
+    /// Peers that it is connected to.
+    pub connected: u64,
+    /// Files that are being fetched.
+    pub fetching: u64,
+    /// Announced files that automatic sync fetches next.
+    pub ready: u64,
+    /// Other files that automatic sync has to fetch.
+    pub pending: u64,
+}
+
+impl PeerFacts {
+    pub(super) fn of(files: &FilesHandle) -> PeerFacts {
+        let state = files.service_state();
+        PeerFacts {
+            peer_id: files.local_peer().to_base58(),
+            connected: *files.connected_peers().borrow(),
+            fetching: state.syncing.len() as u64,
+            ready: state.auto.as_ref().map_or(0, |auto| auto.ready as u64),
+            pending: state.auto.as_ref().map_or(0, |auto| auto.pending as u64),
+        }
+    }
+}
+
+/// What is pruned.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PruneFacts {
+    /// starting, within the budget or deleting.
+    pub state: &'static str,
+    /// Loads that take space, as last counted.
+    pub used_loads: u64,
+    /// Loads that the budget allows.
+    pub max_loads: u64,
+    /// Sectors in front of this one are expired.
+    pub pruned_below: u64,
+    /// Loads deleted since the start.
+    pub deleted_loads: u64,
+    /// Times that the share was halved since the start.
+    pub splits: u64,
+    /// What failed last, until something succeeds.
+    pub last_error: Option<String>,
+}
+
+impl PruneFacts {
+    pub(super) fn of(status: &PruneStatus) -> PruneFacts {
+        PruneFacts {
+            state: match status.state {
+                PruneState::Starting => "starting",
+                PruneState::Idle => "within the budget",
+                PruneState::Deleting => "deleting",
+            },
+            used_loads: status.used_loads,
+            max_loads: status.max_loads,
+            pruned_below: status.pruned_below,
+            deleted_loads: status.deleted_loads,
+            splits: status.splits,
+            last_error: status.last_error.clone(),
+        }
+    }
+
+    fn words(&self) -> String {
+        let words = format!("{}: {} loads of at most {}", self.state, self.used_loads, self.max_loads);
+        match &self.last_error {
+            Some(error) => format!("{words}; {error}"),
+            None => words,
+        }
+    }
+}
+
 /// What the facts of a snapshot are made from.
 pub(super) struct Facts {
     pub(super) process: ProcessFacts,
@@ -210,6 +299,9 @@ pub(super) struct Facts {
     pub(super) store: StoreFacts,
     pub(super) chain: Option<ChainFacts>,
     pub(super) sync: Option<SyncFacts>,
+    pub(super) peers: Option<PeerFacts>,
+    pub(super) mining: Option<MiningStatus>,
+    pub(super) prune: Option<PruneFacts>,
     pub(super) no_chain_because: Option<String>,
     pub(super) is_starting: bool,
     pub(super) has_key: bool,
@@ -217,17 +309,26 @@ pub(super) struct Facts {
 
 impl Snapshot {
     pub(super) fn of(facts: Facts) -> Snapshot {
-        let Facts { process, parts, store, chain, no_chain_because, sync, is_starting, has_key } = facts;
+        let Facts { process, parts, store, chain, no_chain_because, sync, peers, mining, prune, is_starting, has_key } =
+            facts;
         let mut parts: BTreeMap<&'static str, PartFacts> =
             parts.iter().map(|part| (part.name, part_facts(part))).collect();
-        if let (Some(part), Some(sync)) = (parts.get_mut("log sync"), &sync)
-            && part.state == "running"
-        {
-            part.words = sync.words();
-        }
-        if let (Some(part), Some(reason)) = (parts.get_mut("chain"), &no_chain_because) {
-            part.words = format!("it is not reached yet: {reason}");
-        }
+        let mut say = |name: &str, words: Option<String>| {
+            if let (Some(part), Some(words)) = (parts.get_mut(name), words)
+                && part.state == "running"
+            {
+                part.words = words;
+            }
+        };
+        say("chain", no_chain_because.as_ref().map(|reason| format!("it is not reached yet: {reason}")));
+        say("log sync", sync.as_ref().map(SyncFacts::words));
+        say(
+            "network",
+            peers.as_ref().map(|peers| format!("{}, this is {}", count(peers.connected, "peer"), peers.peer_id)),
+        );
+        say("files", peers.as_ref().map(|peers| format!("fetching {}", count(peers.fetching, "file"))));
+        say("mining", mining.as_ref().map(|mining| mining.phase.to_string()));
+        say("pruner", prune.as_ref().map(PruneFacts::words));
         let words = format!("{} transactions, {} loads of shard {}", store.transactions, store.loads, store.shard);
         let since_seconds = process.uptime_seconds;
         parts.insert("store", PartFacts { state: "running", words, since_seconds, restarts: 0 });
@@ -241,6 +342,9 @@ impl Snapshot {
             store,
             chain,
             sync,
+            peers,
+            mining,
+            prune,
         };
         snapshot.unhealthy_because = snapshot.faults(no_chain_because, is_starting);
         snapshot.healthy = snapshot.unhealthy_because.is_empty();
@@ -261,25 +365,104 @@ impl Snapshot {
 
     /// The first thing that keeps the node from earning, in the order in which a person would put them right.
     fn why_not_earning(&self, has_key: bool) -> Option<String> {
-        let no_key = "it has no miner's key: name a file with it (miner_key_file), a keystore (miner_keystore), or set \
-                      ZGPU_MINER_KEY";
-        let fault = self.unhealthy_because.first().cloned();
-        fault.or_else(|| (!has_key).then(|| no_key.to_owned()))
+        if let Some(fault) = self.unhealthy_because.first() {
+            return Some(fault.clone());
+        }
+        if !has_key {
+            return Some(NO_KEY.to_owned());
+        }
+        let Some(mining) = &self.mining else { return Some("the device is not open yet".to_owned()) };
+        if let MiningPhase::Failed { reason } = &mining.phase {
+            return Some(reason.clone());
+        }
+        if mining.phase == MiningPhase::Stopped {
+            return Some("the operator stopped mining; miner_start goes on".to_owned());
+        }
+        if self.store.transactions == 0 {
+            return Some("the flow is empty: there is nothing to store yet".to_owned());
+        }
+        if self.store.loads == 0 && mining.loads_held == 0 {
+            return Some(self.no_data());
+        }
+        if mining.loads_held == 0 {
+            return Some(format!("nothing is sealed yet: {}", mining.phase));
+        }
+        if let Some(trouble) = &mining.trouble {
+            return Some(trouble.clone());
+        }
+        match &mining.phase {
+            MiningPhase::Mining { .. } if mining.answers.accepted > 0 => None,
+            MiningPhase::Mining { .. } => Some(no_answer(mining)),
+            phase => Some(phase.to_string()),
+        }
+    }
+
+    /// Why no data is there.
+    fn no_data(&self) -> String {
+        let peers = self.peers.as_ref().map_or(0, |peers| peers.connected);
+        let way = match &self.peers {
+            Some(peers) if peers.fetching > 0 => format!("{} on the way", count(peers.fetching, "file")),
+            _ if peers == 0 => "there is no peer to get files from; open the network's ports, and check \
+                                network_boot_nodes and network_enr_address"
+                .to_owned(),
+            _ => "set sync.auto_sync_enabled to fetch files from peers, or upload some".to_owned(),
+        };
+        format!("no data is stored: {way}")
     }
 
     /// The node in one line.
     fn line(&self) -> String {
         let mut words = Vec::new();
         match &self.sync {
-            Some(sync) if sync.waits_for.is_some() => words.push(sync.words()),
-            Some(sync) if sync.caught_up => {
+            Some(sync) if sync.waits_for.is_none() && sync.caught_up => {
                 words.push(format!("synced to block {} (lag {})", sync.synced_block, sync.lag_blocks));
             }
             Some(sync) => words.push(sync.words()),
             None => words.push("starting".to_owned()),
         }
         words.push(count(self.store.transactions, "file"));
+        words.extend(self.peers.as_ref().map(|peers| count(peers.connected, "peer")));
+        if let Some(mining) = &self.mining {
+            if mining.loads_left > 0 {
+                let least = if mining.seals_left_is_least { "at least " } else { "" };
+                words.push(format!("sealing {least}{} left", count(mining.loads_left, "load")));
+            }
+            if let MiningPhase::Mining { .. } = mining.phase {
+                words.push(format!("mining {} nonces/s", short(mining.rates.minute)));
+            }
+            words.push(format!("{} accepted", mining.answers.accepted));
+        }
         words.join(", ")
+    }
+}
+
+/// Why a node that mines has not earned anything yet.
+fn no_answer(mining: &MiningStatus) -> String {
+    let answers = &mining.answers;
+    if let Some((reason, times)) = answers.reasons.iter().max_by_key(|(_, times)| **times) {
+        return format!("no answer was accepted yet; refused {times} times: {reason}");
+    }
+    if answers.open() > 0 || mining.hits_waiting > 0 {
+        return "the first answer is on its way".to_owned();
+    }
+    if mining.unprofitable > 0 {
+        return format!("{} would have cost more gas than they earn", count(mining.unprofitable, "hit"));
+    }
+    match mining.seconds_per_hit {
+        Some(seconds) if seconds.is_finite() && seconds < 1e9 => {
+            let time = humantime::format_duration(Duration::from_secs(seconds.ceil() as u64));
+            format!("no hit yet; one takes {time} on average")
+        }
+        _ => "no hit yet".to_owned(),
+    }
+}
+
+/// A number in a few characters: 950, 20.5 k, 3.1 M.
+fn short(number: f64) -> String {
+    match number {
+        number if number >= 1e6 => format!("{:.1} M", number / 1e6),
+        number if number >= 1e3 => format!("{:.1} k", number / 1e3),
+        number => format!("{number:.0}"),
     }
 }
 
