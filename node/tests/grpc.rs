@@ -85,7 +85,7 @@ impl Node {
         config.listen_grpc = Some(any_local_port());
         change(&mut config);
         let (_status, status) = watch::channel(NodeStatus::default());
-        let rpc = serve(config, Connections { store: store.clone(), status, miner: None }).await.unwrap();
+        let rpc = serve(config, Connections { store: store.clone(), status, miner: None, files: None }).await.unwrap();
         Node { store, rpc, _status, _dir: dir }
     }
 

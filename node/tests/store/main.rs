@@ -909,3 +909,40 @@ fn throughput() {
     }
     rate("load", start);
 }
+
+/// Prints how fast a narrower shard frees 1 GiB of data and its seals, and how much of the disk; run with
+/// `--ignored --nocapture`.
+#[test]
+#[ignore = "measures; run it alone"]
+fn dropping_half_of_two_gib() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut sample = Sample::new(256 << 20, 1);
+    for turn in 0..8u8 {
+        sample.data.iter_mut().for_each(|byte| *byte ^= turn);
+        sample.tree = FileTree::read(*sample.tree.shape(), &sample.data[..], |_| ()).unwrap();
+        add(&store, &sample);
+    }
+    let first = store.transaction(0).unwrap().unwrap().start / SECTORS_PER_LOAD as u64;
+    let seals: Vec<(u32, H256)> = (0..SEALS_PER_LOAD as u32).map(|seal| (seal, CONTEXT)).collect();
+    let bytes = sample.segment(0);
+    for from in (first..first + 8192).step_by(64) {
+        let loads: Vec<SealedLoad<'_>> =
+            (from..from + 64).map(|load| SealedLoad { load, revision: 0, seals: &seals, bytes }).collect();
+        store.put_sealed(&MINER, &loads).unwrap();
+    }
+    println!("before: {} loads, {} MiB on disk", store.used_loads().unwrap(), kib_used(dir.path()) >> 10);
+    let start = Instant::now();
+    store.used_loads().unwrap();
+    println!("used_loads: {:?}", start.elapsed());
+    store.set_shard(zgpu_core::shard::Shard::new(1, 2).unwrap()).unwrap();
+    for limit in [2048, 2048, 1] {
+        let start = Instant::now();
+        let dropped = store.drop_outside_shard(limit).unwrap();
+        println!(
+            "drop_outside_shard: {dropped} loads in {:?}, {} MiB on disk",
+            start.elapsed(),
+            kib_used(dir.path()) >> 10
+        );
+    }
+}

@@ -36,21 +36,21 @@ use zgpu_node::chain::{
 };
 
 /// How long something may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A chain with the contracts.
-pub struct Chain {
+pub(crate) struct Chain {
     /// Its process.
-    pub anvil: AnvilInstance,
+    pub(crate) anvil: AnvilInstance,
     /// Where they are.
-    pub contracts: Deployment,
+    pub(crate) contracts: Deployment,
     /// Reads from it.
-    pub client: ChainClient,
+    pub(crate) client: ChainClient,
 }
 
 impl Chain {
     /// Starts one that makes a block for each transaction.
-    pub async fn start(params: &DeployParams) -> Chain {
+    pub(crate) async fn start(params: &DeployParams) -> Chain {
         let anvil = Anvil::at(find_anvil().unwrap()).host("127.0.0.1").timeout(60_000).try_spawn().unwrap();
         let provider = ProviderBuilder::new().disable_recommended_fillers().connect_http(anvil.endpoint_url());
         let contracts = deploy(&provider, anvil.addresses()[0], params).await.unwrap();
@@ -62,12 +62,12 @@ impl Chain {
     }
 
     /// The secret key of account `index`, 64 hex digits.
-    pub fn secret(&self, index: usize) -> String {
+    pub(crate) fn secret(&self, index: usize) -> String {
         self.anvil.keys()[index].to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Submits a file and hands in nothing.
-    pub async fn submit(&self, data: &[u8]) -> u64 {
+    pub(crate) async fn submit(&self, data: &[u8]) -> u64 {
         let tree = tree(data);
         let key = Key::from(PrivateKeySigner::from(self.anvil.keys()[1].clone()));
         let policy = TxPolicy { poll: Duration::from_millis(50), ..TxPolicy::default() };
@@ -76,41 +76,41 @@ impl Chain {
     }
 
     /// Calls a method of the chain.
-    pub async fn ask(&self, method: &'static str, params: Value) -> Value {
+    pub(crate) async fn ask(&self, method: &'static str, params: Value) -> Value {
         self.client.rpc().call(method, "", params).await.unwrap()
     }
 }
 
 /// The tree of a file.
-pub fn tree(data: &[u8]) -> FileTree {
+pub(crate) fn tree(data: &[u8]) -> FileTree {
     FileTree::read(FileShape::new(data.len() as u64).unwrap(), data, |_| ()).unwrap()
 }
 
 /// Sends a signal to a process.
-pub fn kill(pid: u32, signal: &str) {
+pub(crate) fn kill(pid: u32, signal: &str) {
     let status = std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
     assert!(status.success());
 }
 
 /// A port that was free a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A folder with a node's configuration and its data, and the ports that it keeps over restarts.
-pub struct Setup {
+pub(crate) struct Setup {
     dir: TempDir,
     config: PathBuf,
     /// Where clients call it.
-    pub rpc_port: u16,
+    pub(crate) rpc_port: u16,
     /// Where peers reach it.
-    pub peer_port: u16,
+    pub(crate) peer_port: u16,
     environment: Vec<(String, String)>,
 }
 
 impl Setup {
     /// A node that knows the peers at these ports. `flat` and `sections` are further lines of its configuration.
-    pub fn new(chain: &Chain, peers: &[u16], flat: &str, sections: &str) -> Setup {
+    pub(crate) fn new(chain: &Chain, peers: &[u16], flat: &str, sections: &str) -> Setup {
         let dir = tempfile::tempdir().unwrap();
         let (rpc_port, peer_port) = (free_port(), free_port());
         let peers: Vec<String> = peers.iter().map(|port| format!("'/ip4/127.0.0.1/tcp/{port}'")).collect();
@@ -140,18 +140,18 @@ impl Setup {
     }
 
     /// With a variable of the environment.
-    pub fn with(mut self, name: &str, value: &str) -> Setup {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Setup {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Address of its JSON-RPC.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.rpc_port)
     }
 
     /// Starts the node and waits until it says where it can be reached.
-    pub async fn start(&self) -> NodeProcess {
+    pub(crate) async fn start(&self) -> NodeProcess {
         let mut command = Command::new(env!("CARGO_BIN_EXE_zgpu"));
         command.arg("node").arg("--config").arg(&self.config).current_dir(self.dir.path());
         command.env_remove("ZGPU_MINER_KEY").env_remove("ZGPU_LOG").envs(self.environment.iter().cloned());
@@ -161,7 +161,7 @@ impl Setup {
 }
 
 /// A node that runs.
-pub struct NodeProcess {
+pub(crate) struct NodeProcess {
     child: Child,
     said: Arc<Mutex<String>>,
     rpc: SocketAddr,
@@ -193,12 +193,12 @@ impl NodeProcess {
     }
 
     /// Everything that it has said.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
     /// The status document.
-    pub async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         let head = "GET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_owned();
         let (code, text) = exchange(self.status, head).await.expect("the status listener answers");
         assert_eq!(code, 200, "{text}");
@@ -206,7 +206,7 @@ impl NodeProcess {
     }
 
     /// Waits until the status document is as it should be.
-    pub async fn until_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let last = Mutex::new(Value::Null);
         let look = async || {
             let now = self.status().await;
@@ -219,7 +219,7 @@ impl NodeProcess {
     }
 
     /// Calls a method of its JSON-RPC.
-    pub async fn call(&self, method: &str, params: Value) -> Value {
+    pub(crate) async fn call(&self, method: &str, params: Value) -> Value {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
         let head = format!(
             "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
@@ -234,7 +234,7 @@ impl NodeProcess {
     }
 
     /// Waits until transactions 0 to `count` are finalised.
-    pub async fn until_finalised(&self, what: &str, count: u64) {
+    pub(crate) async fn until_finalised(&self, what: &str, count: u64) {
         let missing = Mutex::new(Vec::new());
         let look = async || {
             let mut open = Vec::new();
@@ -252,7 +252,7 @@ impl NodeProcess {
     }
 
     /// Sends a signal and waits for the end.
-    pub async fn end_with(mut self, signal: &str) -> (ExitStatus, String) {
+    pub(crate) async fn end_with(mut self, signal: &str) -> (ExitStatus, String) {
         kill(self.child.id().unwrap(), signal);
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("it does not end: {}", self.said())).unwrap();
@@ -260,7 +260,7 @@ impl NodeProcess {
     }
 
     /// Ends it as a service manager does.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let (status, said) = self.end_with("-TERM").await;
         assert!(status.success(), "{status}: {said}");
         assert!(!said.contains("panicked"), "{said}");
@@ -268,7 +268,7 @@ impl NodeProcess {
 }
 
 /// Runs `zgpu upload` on a file for one node: true when it succeeded, and what it said.
-pub async fn upload(chain: &Chain, node: &Setup, file: &Path) -> (bool, String) {
+pub(crate) async fn upload(chain: &Chain, node: &Setup, file: &Path) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zgpu"));
     command.arg("upload").arg(file).args(["--node", &node.url(), "--rpc", &chain.anvil.endpoint()]);
     command.args(["--timeout", "20", "--wait", "60"]).env("ZGPU_KEY", chain.secret(2));
@@ -276,7 +276,7 @@ pub async fn upload(chain: &Chain, node: &Setup, file: &Path) -> (bool, String) 
 }
 
 /// Runs `zgpu download` of a file by its root from one node.
-pub async fn download(node: &Setup, root: H256, out: &Path) -> (bool, String) {
+pub(crate) async fn download(node: &Setup, root: H256, out: &Path) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zgpu"));
     command.arg("download").arg(root.to_string()).args(["--node", &node.url(), "--out"]).arg(out);
     run(command).await
@@ -291,7 +291,7 @@ async fn run(mut command: Command) -> (bool, String) {
 }
 
 /// Waits until something is so.
-pub async fn until(what: impl Fn() -> String, mut is_so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: impl Fn() -> String, mut is_so: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !is_so().await {
         assert!(started.elapsed() < PATIENCE, "never: {}", what());
