@@ -187,7 +187,7 @@ pub(super) fn check_node(report: &mut Report, config: &Config, node: &NodeFound,
         None => report.skip("log", "the chain cannot be asked"),
     }
     match state.connected_peers {
-        0 if config.net.boot_nodes.is_empty() && config.net.nodes.is_empty() => report.warn(
+        0 if config.net.boot_nodes.is_empty() && config.net.libp2p_nodes.is_empty() => report.warn(
             "peers",
             "none, and nobody to find them through",
             "name the network, or set network_boot_nodes or network_libp2p_nodes",
@@ -208,7 +208,7 @@ pub(super) async fn check_ports(report: &mut Report, config: &Config, node: &Nod
         ("rpc.listen_address_admin", config.rpc.listen_admin),
         ("rpc.listen_address_grpc", config.rpc.listen_grpc),
         ("metrics.listen", config.status.listen),
-        ("network_libp2p_port", Some(SocketAddr::new(config.net.listen, config.net.tcp_port))),
+        ("network_libp2p_port", Some(SocketAddr::new(config.net.listen.into(), config.net.tcp_port))),
     ];
     let is_running = matches!(node, NodeFound::Running(_));
     let mut open = Vec::new();
