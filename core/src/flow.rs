@@ -227,6 +227,83 @@ pub fn fold_siblings(hash: H256, index: u64, siblings: &[H256]) -> H256 {
     })
 }
 
+/// Proof that a sector belongs to the flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SectorProof {
+    /// Hash of the sector.
+    pub leaf: H256,
+    /// Its siblings from bottom to top, the root left out; step i goes to the right when bit i of the sector is 0.
+    pub siblings: Vec<H256>,
+}
+
+impl SectorProof {
+    /// Root that it leads to from sector `sector`.
+    pub fn root(&self, sector: u64) -> H256 {
+        fold_siblings(self.leaf, sector, &self.siblings)
+    }
+}
+
+/// What a range of sectors with proofs of its two ends shows about the flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvenRange {
+    /// Root of the tree that it belongs to.
+    pub root: H256,
+    /// Every node below the root, from the height that was asked for, whose hash follows: those over the range, and their
+    /// siblings. Some may lie behind the end of the flow, where all is zeros.
+    pub nodes: Vec<FlowNode>,
+}
+
+/// Checks that sectors with the hashes `leaves`, the first of them being sector `first`, belong to one tree, given the proofs
+/// of the first and of the last. Every node over the range is computed anew: siblings left of the range come from `left`,
+/// those right of it from `right`. Nodes from `from_height` on are returned.
+///
+/// Which root the tree should have, and how high it should be, is for the caller to check.
+pub fn check_range(
+    first: u64,
+    leaves: Vec<H256>,
+    left: &SectorProof,
+    right: &SectorProof,
+    from_height: u32,
+) -> Result<ProvenRange, &'static str> {
+    let (Some(first_leaf), Some(last_leaf)) = (leaves.first(), leaves.last()) else {
+        return Err("there are no sectors");
+    };
+    let height = left.siblings.len();
+    if right.siblings.len() != height {
+        return Err("its two ends have different heights");
+    }
+    let last = first.checked_add(leaves.len() as u64 - 1).filter(|last| height < 64 && last >> height == 0);
+    let Some(last) = last else { return Err("it lies outside the tree") };
+    if left.leaf != *first_leaf || right.leaf != *last_leaf {
+        return Err("its leaf is not the hash of the sector");
+    }
+    let root = left.root(first);
+    if right.root(last) != root {
+        return Err("its two ends lead to different roots");
+    }
+    let mut nodes = leaves;
+    let mut index = first;
+    let mut shown = Vec::new();
+    for (level, (left, right)) in (0..).zip(left.siblings.iter().zip(&right.siblings)) {
+        if index % 2 == 1 {
+            nodes.insert(0, *left);
+            index -= 1;
+        }
+        if nodes.len() % 2 == 1 {
+            nodes.push(*right);
+        }
+        if level >= from_height {
+            shown.extend((index..).zip(&nodes).map(|(index, hash)| FlowNode { height: level, index, hash: *hash }));
+        }
+        nodes = nodes.chunks(2).map(|pair| parent(&pair[0], &pair[1])).collect();
+        index /= 2;
+    }
+    match nodes[0] == root {
+        true => Ok(ProvenRange { root, nodes: shown }),
+        false => Err("the sectors do not lead to the root"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::HashMap, convert::Infallible};
@@ -365,6 +442,70 @@ mod tests {
             assert!(siblings_at(&tree, length, 0, length).is_err());
             assert!(siblings_at(&tree, length, 0, u64::MAX).is_err());
         }
+    }
+
+    /// A tree of which every node over `leaves` is known.
+    fn whole(leaves: &[H256]) -> Memory {
+        let mut tree = Memory::default();
+        for height in 0..=tree_height(leaves.len() as u64) {
+            let nodes = leaves.chunks_exact(1 << height).enumerate().map(|(index, leaves)| FlowNode {
+                height,
+                index: index as u64,
+                hash: unbalanced_root(leaves).unwrap(),
+            });
+            tree.add(nodes.collect());
+        }
+        tree
+    }
+
+    #[test]
+    fn ranges_show_their_nodes_and_lies_are_found_out() {
+        let leaves: Vec<H256> = (0..21u8).map(|sector| keccak256(&[&[sector]])).collect();
+        let tree = whole(&leaves);
+        let proof = |length: u64, sector: u64| SectorProof {
+            leaf: leaves[sector as usize],
+            siblings: siblings_at(&tree, length, 0, sector).unwrap(),
+        };
+        for length in [1, 2, 3, 8, 9, 16, 21] {
+            let root = root_at(&tree, length).unwrap();
+            for first in 0..length {
+                for last in first..length {
+                    let inside = leaves[first as usize..=last as usize].to_vec();
+                    let (left, right) = (proof(length, first), proof(length, last));
+                    let range = check_range(first, inside.clone(), &left, &right, 1).unwrap();
+                    assert_eq!(range.root, root);
+                    for node in &range.nodes {
+                        assert!(node.height >= 1);
+                        assert_eq!(node_at(&tree, length, node.height, node.index).unwrap(), node.hash, "{node:?}");
+                    }
+                    let mut wrong = inside.clone();
+                    for at in 0..inside.len() {
+                        wrong[at].0[3] ^= 1;
+                        assert!(check_range(first, wrong.clone(), &left, &right, 0).is_err());
+                        wrong[at].0[3] ^= 1;
+                    }
+                    for at in 0..left.siblings.len() {
+                        let mut wrong = left.clone();
+                        wrong.siblings[at].0[0] ^= 1;
+                        assert!(check_range(first, inside.clone(), &wrong, &right, 0).is_err());
+                        let mut wrong = right.clone();
+                        wrong.siblings[at].0[0] ^= 1;
+                        assert!(check_range(first, inside.clone(), &left, &wrong, 0).is_err());
+                    }
+                    let mut short = left.clone();
+                    assert!(
+                        short.siblings.pop().is_none()
+                            || check_range(first, inside.clone(), &short, &right, 0).is_err()
+                    );
+                    assert!(check_range(first + 32, inside.clone(), &left, &right, 0).is_err());
+                    assert!(check_range(u64::MAX, inside, &left, &right, 0).is_err());
+                }
+            }
+        }
+        let empty = SectorProof { leaf: H256::ZERO, siblings: Vec::new() };
+        assert!(check_range(0, Vec::new(), &empty, &empty, 0).is_err());
+        let high = SectorProof { leaf: H256::ZERO, siblings: vec![H256::ZERO; 64] };
+        assert!(check_range(0, vec![H256::ZERO], &high, &high, 0).is_err());
     }
 
     #[test]

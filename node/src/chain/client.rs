@@ -259,6 +259,21 @@ pub struct RewardState {
     pub release_seconds: u64,
 }
 
+/// The mine contract that belongs to a flow contract: the one that its market's reward contract pays for.
+pub async fn find_mine(rpc: &Rpc, flow: Address) -> Result<Address, ChainError> {
+    async fn ask<C: SolCall<Return = Address>>(rpc: &Rpc, to: Address, call: C) -> Result<Address, ChainError> {
+        let request = TransactionRequest::default().to(to).input(call.abi_encode().into());
+        let reply: Bytes = rpc.call("eth_call", C::SIGNATURE, (request, "latest")).await?;
+        C::abi_decode_returns(&reply).map_err(|error| {
+            let reason = format!("{} bytes from {to}: {error}; check the address of the flow contract", reply.len());
+            rpc.bad_reply(C::SIGNATURE, reason)
+        })
+    }
+    let market = ask(rpc, flow, Flow::marketCall {}).await?;
+    let reward = ask(rpc, market, Market::rewardCall {}).await?;
+    ask(rpc, reward, Reward::mineCall {}).await
+}
+
 impl ChainClient {
     /// Connects, and checks that the chain and the contracts are the right ones.
     pub async fn connect(options: &ChainOptions) -> Result<Self, ChainError> {
@@ -488,15 +503,21 @@ impl ChainClient {
     /// What this miner has to mine now, or why nothing.
     pub async fn mining_task(&self, miner: &MinerConfig) -> Result<MiningTask, ChainError> {
         let miner_id = miner.miner_id;
-        let Some(worker) = self.worker_context(miner_id).await? else {
-            return Ok(MiningTask::Idle(IdleReason::NotRegistered { miner_id }));
-        };
+        match self.worker_context(miner_id).await? {
+            Some(worker) => self.task_in(miner, &worker).await,
+            None => Ok(MiningTask::Idle(IdleReason::NotRegistered { miner_id })),
+        }
+    }
+
+    /// What this miner has to mine in the context that the chain gave for it, or why nothing.
+    pub async fn task_in(&self, miner: &MinerConfig, worker: &WorkerContext) -> Result<MiningTask, ChainError> {
+        let miner_id = miner.miner_id;
         let context = &worker.context;
         if context.digest == EMPTY_HASH {
             return Ok(MiningTask::Idle(IdleReason::EmptyContext { epoch: context.epoch }));
         }
         if worker.target.is_zero() {
-            return Ok(MiningTask::Idle(self.why_no_target(miner_id, &worker).await?));
+            return Ok(MiningTask::Idle(self.why_no_target(miner_id, worker).await?));
         }
         if miner.shard.count > worker.max_shards {
             let (shards, limit) = (miner.shard.count, worker.max_shards);

@@ -406,6 +406,15 @@ impl TxManager {
         self.inner.simulate(call).await
     }
 
+    /// Gas that `call` needs now. `Ok(Err(..))` is the contract's refusal.
+    pub async fn estimate(&self, call: &TxCall) -> Result<Result<u64, Revert>, ChainError> {
+        match self.inner.estimate(call).await {
+            Ok(gas) => Ok(Ok(gas)),
+            Err(ChainError::Reverted { revert, .. }) => Ok(Err(revert)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Simulates `call`, sends it and waits until it is in a block.
     ///
     /// What was sent is watched to its end even when the future is dropped.

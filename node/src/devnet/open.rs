@@ -44,7 +44,7 @@ impl OpenDevnet {
         let mut config = RpcConfig::new(address, network);
         // All methods at one address, as tools that test nodes want it; not where others could reach them.
         config.listen_admin = address.ip().is_loopback().then_some(address);
-        let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None }).await?;
+        let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None, files: None }).await?;
         let options = SyncOptions {
             start_block: devnet.deployment.start_block,
             confirmations: 0,

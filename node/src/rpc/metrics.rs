@@ -24,6 +24,8 @@ pub(crate) struct Metrics {
     pub(crate) segments_refused: Counter,
     /// Segments kept until their transaction comes.
     pub(crate) segments_pending: Counter,
+    /// Segments taken and not stored, because they lie outside the shard.
+    pub(crate) segments_outside: Counter,
     /// Bytes written to files of known transactions.
     pub(crate) bytes_taken: Counter,
     /// Files whose last segment came.
@@ -41,6 +43,7 @@ impl Metrics {
             ("segments_taken", &self.segments_taken),
             ("segments_refused", &self.segments_refused),
             ("segments_pending", &self.segments_pending),
+            ("segments_outside", &self.segments_outside),
             ("bytes_taken", &self.bytes_taken),
             ("files_finalised", &self.files_finalised),
             ("files_copied", &self.files_copied),

@@ -143,6 +143,9 @@ impl Pool {
             if self.store.is_finalised(transaction.seq)? {
                 return Err(RpcError::param("root", "already uploaded and finalized"));
             }
+            if self.store.is_pruned(transaction.seq)? {
+                return Err(RpcError::param("root", "already pruned"));
+            }
         } else if file_size > self.settings.max_pending_file_bytes {
             let text = "caching of large file when tx is unavailable is not supported";
             return Err(RpcError::param("file_size", text));
@@ -169,8 +172,14 @@ impl Pool {
             StoreError::Reverted { .. } | StoreError::UnknownTransaction { .. } => {
                 RpcError::failed("Transaction reverted when uploading segments, please try again")
             }
+            StoreError::Pruned { .. } => RpcError::param("root", "already pruned"),
             error => error.into(),
         })?;
+        if put == Put::Outside {
+            // It was verified, and other nodes keep it.
+            self.metrics.segments_outside.add(1);
+            return Ok(());
+        }
         let is_complete = {
             let mut state = self.state();
             let file = state.open.get_mut(&seq);
@@ -186,19 +195,17 @@ impl Pool {
         if is_complete {
             self.finalise(transaction)?;
         }
-        match put {
-            Put::Stored => {
-                self.metrics.bytes_taken.add(data.len() as u64);
-                Ok(())
-            }
-            Put::Known => Err(RpcError::duplicate()),
+        if put == Put::Known {
+            return Err(RpcError::duplicate());
         }
+        self.metrics.bytes_taken.add(data.len() as u64);
+        Ok(())
     }
 
     /// Finalises a file if all of it is there.
     fn finalise(&self, transaction: &Transaction) -> Result<(), RpcError> {
         let seq = transaction.seq;
-        if self.store.is_finalised(seq)? {
+        if self.store.is_finalised(seq)? || self.store.is_pruned(seq)? {
             return Ok(());
         }
         if !self.store.missing_segments(seq, 0, 1)?.is_empty() {
@@ -327,7 +334,7 @@ impl Pool {
         if self.pending_segments(&transaction.data_root).is_some() {
             self.write_pending(&transaction.data_root)?;
         }
-        if transaction.shape().is_err() || self.store.is_finalised(seq)? {
+        if transaction.shape().is_err() || self.store.is_finalised(seq)? || self.store.is_pruned(seq)? {
             return Ok(());
         }
         if self.store.missing_segments(seq, 0, 1)?.is_empty() {
@@ -336,23 +343,28 @@ impl Pool {
         self.feed_twins(&transaction.data_root)
     }
 
-    /// Gives the data of a finalised file to the other transactions with its root.
+    /// Gives the data of a finalised file to the other transactions with its root. Two of them have the same segments in the
+    /// shard when the loads that they start in leave the same rest, so one source for each rest is enough.
     fn feed_twins(&self, root: &H256) -> Result<(), RpcError> {
         let seqs = self.store.transactions_by_root(root)?;
         if seqs.len() < 2 {
             return Ok(());
         }
-        let mut finalised = None;
+        let count = self.store.shard().count;
+        let mut finalised = HashMap::new();
         let mut waiting = Vec::new();
         for seq in seqs {
-            match self.store.is_finalised(seq)? {
-                true => finalised = finalised.or(Some(seq)),
-                false => waiting.push(seq),
+            let Some(transaction) = self.store.transaction(seq)? else { continue };
+            let rest = (transaction.start >> LG_SECTORS_PER_LOAD) % count;
+            if self.store.is_finalised(seq)? {
+                finalised.entry(rest).or_insert(seq);
+            } else if !self.store.is_pruned(seq)? {
+                waiting.push((seq, rest));
             }
         }
-        let Some(source) = finalised else { return Ok(()) };
-        for seq in waiting {
-            if self.store.copy_file(source, seq)? {
+        for (seq, rest) in waiting {
+            let Some(source) = finalised.get(&rest) else { continue };
+            if self.store.copy_file(*source, seq)? {
                 self.metrics.files_copied.add(1);
                 self.state().open.remove(&seq);
             }
@@ -360,35 +372,52 @@ impl Pool {
         Ok(())
     }
 
-    /// Writes the pending segments of a file to its first transaction that wants them.
+    /// The transaction of a file that a segment is best given to: the first that wants it, else the first that wants
+    /// anything.
+    pub(crate) fn target(&self, root: &H256, size: u64, index: u64) -> Result<Option<Transaction>, RpcError> {
+        let mut first = None;
+        for seq in self.store.transactions_by_root(root)? {
+            if self.store.is_finalised(seq)? || self.store.is_pruned(seq)? {
+                continue;
+            }
+            let Some(transaction) = self.store.transaction(seq)? else { continue };
+            if transaction.size_bytes != size || transaction.shape().is_err() {
+                continue;
+            }
+            if self.store.wants_segment(seq, index)? {
+                return Ok(Some(transaction));
+            }
+            first = first.or(Some(transaction));
+        }
+        Ok(first)
+    }
+
+    /// Writes the pending segments of a file to its transactions that want them. When the chain has shown it and nothing
+    /// of it is wanted any more, they are dropped.
     fn write_pending(&self, root: &H256) -> Result<(), RpcError> {
         let Some((size, segments)) =
             self.state().pending.get(root).map(|file| (file.size, file.segments.iter().copied().collect::<Vec<_>>()))
         else {
             return Ok(());
         };
-        let mut target = None;
-        let mut is_finalised = false;
-        for seq in self.store.transactions_by_root(root)? {
-            let Some(transaction) = self.store.transaction(seq)?.filter(|found| found.size_bytes == size) else {
-                continue;
-            };
-            is_finalised |= self.store.is_finalised(seq)?;
-            target = target.or(Some(transaction));
-        }
-        let Some(transaction) = target else { return Ok(()) };
-        if !is_finalised {
-            for index in segments {
-                // One that was just acknowledged may not be on disk yet; its own call wakes the task again.
-                let Some(segment) = self.store.pending(root, index)? else { continue };
-                match self.write(&transaction, index, &segment.data, &segment.proof) {
-                    Err(error) if !error.is_duplicate() => return Err(error),
-                    _ => self.forget_pending(root, Some(index))?,
-                }
+        for index in segments {
+            let Some(transaction) = self.target(root, size, index)? else { break };
+            // One that was just acknowledged may not be on disk yet; its own call wakes the task again.
+            let Some(segment) = self.store.pending(root, index)? else { continue };
+            match self.write(&transaction, index, &segment.data, &segment.proof) {
+                Err(error) if !error.is_duplicate() => return Err(error),
+                _ => self.forget_pending(root, Some(index))?,
             }
-            return Ok(());
         }
-        self.forget_pending(root, None)
+        let mut is_done = false;
+        for seq in self.store.transactions_by_root(root)? {
+            let Some(transaction) = self.store.transaction(seq)? else { continue };
+            is_done |= transaction.size_bytes == size && self.store.is_finalised(seq)?;
+        }
+        match is_done && self.target(root, size, 0)?.is_none() {
+            true => self.forget_pending(root, None),
+            false => Ok(()),
+        }
     }
 
     /// Drops one pending segment of a file, or all.

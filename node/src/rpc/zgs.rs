@@ -10,16 +10,14 @@ use zgpu_core::{
 use super::{
     Api, Methods,
     error::RpcError,
-    types::{
-        Base64, FileInfo, Proof, SegmentWithProof, SeqOrRoot, ShardConfig, Status, TransactionRecord, WHOLE_SHARD,
-    },
+    types::{Base64, FileInfo, Proof, SegmentWithProof, SeqOrRoot, ShardConfig, Status, TransactionRecord},
 };
 use crate::store::{StoreError, Transaction};
 
 /// Adds the methods to a server.
 pub(super) fn register(methods: &mut Methods) {
     methods.read("zgs_getStatus", |api, _| api.status());
-    methods.read("zgs_getShardConfig", |_, _| Ok(WHOLE_SHARD) as Result<ShardConfig, RpcError>);
+    methods.read("zgs_getShardConfig", |api, _| Ok(ShardConfig::from(api.store.shard())) as Result<_, RpcError>);
     methods.read("zgs_getFileInfo", |api, params| {
         let (root, need_available): (H256, bool) = params.parse()?;
         api.find(&root, need_available)?.map(|transaction| api.file_info(&transaction)).transpose()
@@ -136,15 +134,19 @@ impl Api {
         })
     }
 
-    /// The transaction that speaks for a file root: the first finalised one, else the first.
-    /// Nothing is pruned, so all are available.
-    fn find(&self, root: &H256, _need_available: bool) -> Result<Option<Transaction>, RpcError> {
+    /// The transaction that speaks for a file root: the first finalised one, else the first that is not pruned, else, unless
+    /// its data is needed, the first.
+    fn find(&self, root: &H256, need_available: bool) -> Result<Option<Transaction>, RpcError> {
         let seqs = self.store.transactions_by_root(root)?;
-        let mut found = seqs.first().copied();
+        let mut found = seqs.first().copied().filter(|_| !need_available);
+        let mut is_available = false;
         for seq in seqs {
             if self.store.is_finalised(seq)? {
                 found = Some(seq);
                 break;
+            }
+            if !is_available && !self.store.is_pruned(seq)? {
+                (found, is_available) = (Some(seq), true);
             }
         }
         Ok(found.map(|seq| self.store.transaction(seq)).transpose()?.flatten())
@@ -152,19 +154,28 @@ impl Api {
 
     fn file_info(&self, transaction: &Transaction) -> Result<FileInfo, RpcError> {
         let status = self.store.status(transaction.seq)?;
-        let finalized = status.is_some_and(|status| status.finalised);
-        let pending = self.pool.pending_segments(&transaction.data_root).filter(|_| !finalized);
+        let is_done = status.is_some_and(|status| status.finalised || status.pruned);
+        let pending = self.pool.pending_segments(&transaction.data_root).filter(|_| !is_done);
+        let uploaded = match is_done {
+            true => transaction.shape().map_or(0, |shape| shape.segments()),
+            false => pending.or(status.map(|status| status.stored)).unwrap_or(0),
+        };
         Ok(FileInfo {
             tx: TransactionRecord::from(transaction),
-            finalized,
+            finalized: status.is_some_and(|status| status.finalised),
             is_cached: pending.is_some(),
-            uploaded_seg_num: pending.unwrap_or(status.map_or(0, |status| status.stored)),
-            pruned: false,
+            uploaded_seg_num: uploaded,
+            pruned: status.is_some_and(|status| status.pruned),
         })
     }
 
+    /// Takes a segment for the transaction of its root that wants it, else for the one that speaks for the root.
     fn upload(&self, segment: SegmentWithProof) -> Result<(), RpcError> {
-        self.pool.take(self.find(&segment.root, false)?, segment)
+        let transaction = match self.pool.target(&segment.root, segment.file_size, segment.index)? {
+            Some(transaction) => Some(transaction),
+            None => self.find(&segment.root, false)?,
+        };
+        self.pool.take(transaction, segment)
     }
 
     fn sectors(&self, transaction: &Transaction, sectors: Range<u64>) -> Result<Option<Base64>, RpcError> {

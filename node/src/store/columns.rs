@@ -11,13 +11,15 @@ use zgpu_core::{
 use super::{PendingSegment, StoreError, Transaction};
 
 /// Version of the layouts below; a change to any of them raises it.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// The column families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
     /// `schema` → u32; `flow` → flow length u64 ‖ next sequence number u64; `miner` → 32-byte miner id;
-    /// `note/<name>` → bytes of the caller. RocksDB's default column family.
+    /// `share` → id u64 ‖ count u64 of the shard ‖ first sector u64 that is not pruned; `sweep` → first load u64 that may
+    /// have something of other shards or pruned, while that is so; `note/<name>` → bytes of the caller.
+    /// RocksDB's default column family.
     Meta,
     /// Sequence number u64 → a transaction, see [`encode_transaction`].
     Transaction,
@@ -25,6 +27,8 @@ pub enum Column {
     RootIndex,
     /// Sequence number u64 of a finalised transaction → nothing.
     Finalised,
+    /// Sequence number u64 of a transaction with a file that is not finalised → nothing. Pruned ones may be left in it.
+    Unfinished,
     /// Height u8 ‖ index u64 of a complete node of the flow tree → its hash, 32 B.
     Node,
     /// First sector u64 of a known range → length in sectors u64 ‖ 0 for zeros, 1 for data.
@@ -42,15 +46,20 @@ pub enum Column {
     FlowRoot,
     /// File root 32 B ‖ segment u64 → a segment whose transaction the chain has not shown yet, see [`encode_pending`].
     Pending,
+    /// File root 32 B ‖ size u64 → number u64 of the transaction that was cut off ‖ bytes u64 of its segments that are kept.
+    RevertedFile,
+    /// File root 32 B ‖ size u64 ‖ segment u64 → a segment of such a file, see [`encode_pending`].
+    Reverted,
 }
 
 impl Column {
     /// All of them.
-    pub const ALL: [Column; 12] = [
+    pub const ALL: [Column; 15] = [
         Column::Meta,
         Column::Transaction,
         Column::RootIndex,
         Column::Finalised,
+        Column::Unfinished,
         Column::Node,
         Column::Extent,
         Column::Data,
@@ -59,6 +68,8 @@ impl Column {
         Column::ContextIndex,
         Column::FlowRoot,
         Column::Pending,
+        Column::RevertedFile,
+        Column::Reverted,
     ];
 
     /// Name in the database.
@@ -68,6 +79,7 @@ impl Column {
             Column::Transaction => "transaction",
             Column::RootIndex => "root_index",
             Column::Finalised => "finalised",
+            Column::Unfinished => "unfinished",
             Column::Node => "node",
             Column::Extent => "extent",
             Column::Data => "data",
@@ -76,6 +88,8 @@ impl Column {
             Column::ContextIndex => "context_index",
             Column::FlowRoot => "flow_root",
             Column::Pending => "pending",
+            Column::RevertedFile => "reverted_file",
+            Column::Reverted => "reverted",
         }
     }
 
@@ -87,13 +101,16 @@ impl Column {
         let mut options = Options::default();
         options.set_block_based_table_factory(&blocks);
         options.set_compression_type(DBCompressionType::Lz4);
-        if matches!(self, Column::Data | Column::Pending) {
+        if matches!(self, Column::Data | Column::Pending | Column::Reverted) {
             // Loads stay out of the sorted files, so that compaction does not rewrite them again and again.
             options.set_enable_blob_files(true);
             options.set_min_blob_size(1024);
             options.set_blob_file_size(256 << 20);
             options.set_enable_blob_gc(true);
             options.set_write_buffer_size(32 << 20);
+            // A sorted file has a few tens of bytes for each range of data. Small ones let a part of the flow be compacted
+            // without touching the blobs of the rest.
+            options.set_target_file_size_base(128 << 10);
         }
         ColumnFamilyDescriptor::new(self.name(), options)
     }
@@ -105,6 +122,10 @@ pub(super) const META_SCHEMA: &[u8] = b"schema";
 pub(super) const META_FLOW: &[u8] = b"flow";
 /// Key of the miner id in [`Column::Meta`].
 pub(super) const META_MINER: &[u8] = b"miner";
+/// Key of the share that is kept in [`Column::Meta`].
+pub(super) const META_SHARE: &[u8] = b"share";
+/// Key of the sweep in progress in [`Column::Meta`].
+pub(super) const META_SWEEP: &[u8] = b"sweep";
 /// Greater than any key.
 pub(super) const KEY_END: [u8; 48] = [0xff; 48];
 
@@ -121,11 +142,20 @@ pub(super) fn node_key(height: u32, index: u64) -> [u8; 9] {
     key
 }
 
-/// Key in [`Column::RootIndex`], [`Column::ContextIndex`], [`Column::FlowRoot`] and [`Column::Pending`].
+/// Key in [`Column::RootIndex`], [`Column::ContextIndex`], [`Column::FlowRoot`], [`Column::Pending`] and
+/// [`Column::RevertedFile`].
 pub(super) fn digest_key(digest: &H256, number: u64) -> [u8; 40] {
     let mut key = [0; 40];
     key[..32].copy_from_slice(&digest.0);
     key[32..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Key in [`Column::Reverted`]; those of a file begin with its key in [`Column::RevertedFile`].
+pub(super) fn reverted_key(root: &H256, size: u64, index: u64) -> [u8; 48] {
+    let mut key = [0; 48];
+    key[..40].copy_from_slice(&digest_key(root, size));
+    key[40..].copy_from_slice(&index.to_be_bytes());
     key
 }
 

@@ -2,7 +2,12 @@
 
 use std::{io, path::PathBuf};
 
-use zgpu_core::{H256, file::FileError, flow::FlowError};
+use zgpu_core::{
+    H256,
+    file::FileError,
+    flow::FlowError,
+    shard::{Shard, ShardError},
+};
 
 /// Why the store refuses, or cannot do, what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +168,50 @@ pub enum StoreError {
         /// Its number.
         seq: u64,
     },
+    /// The transaction starts in a part of the flow that was pruned.
+    #[error("transaction {seq} is pruned: its time is over, and no data is kept for it")]
+    Pruned {
+        /// Its number.
+        seq: u64,
+    },
+    /// A range of sectors has no whole segment of the file in it.
+    #[error("sectors {start} to {end} of transaction {seq} hold no whole segment of it")]
+    NoWholeSegment {
+        /// Its number.
+        seq: u64,
+        /// First sector.
+        start: u64,
+        /// First sector behind them.
+        end: u64,
+    },
+    /// Bytes and sectors do not fit together.
+    #[error("{got} bytes given for sectors of {expected} bytes")]
+    SectorBytes {
+        /// Bytes that the sectors have.
+        expected: u64,
+        /// Bytes given.
+        got: usize,
+    },
+    /// The proof of a range of sectors is wrong: whoever made it is at fault.
+    #[error("the proof of sectors from {position} of a flow of {length} sectors is wrong: {reason}")]
+    RangeProof {
+        /// First sector in the flow.
+        position: u64,
+        /// Length of the flow.
+        length: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// What was submitted is not zeros behind the end of the file, so it is no file of that length.
+    #[error(
+        "transaction {seq} claims {size} bytes and has other bytes than zeros behind them; it can never be completed"
+    )]
+    Padding {
+        /// Its number.
+        seq: u64,
+        /// Length that it claims.
+        size: u64,
+    },
     /// Not all segments are there.
     #[error("transaction {seq} has {stored} of {segments} segments")]
     Incomplete {
@@ -172,6 +221,20 @@ pub enum StoreError {
         stored: u64,
         /// Segments it has.
         segments: u64,
+    },
+
+    /// The numbers are no shard.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// What was not kept cannot be kept from now on.
+    #[error(
+        "the store keeps shard {stored}, which {given} does not lie within; choose a part of it, or sync into an empty folder"
+    )]
+    WiderShard {
+        /// Shard that is kept.
+        stored: Shard,
+        /// Shard given.
+        given: Shard,
     },
 
     /// The store's sealed data belongs to another miner.

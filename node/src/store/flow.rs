@@ -24,7 +24,8 @@ impl Store {
     /// Appends a transaction of the chain; transactions come in order of their sequence numbers. Durable on return.
     ///
     /// Where it comes to lie is computed anew and must be where the chain says. A transaction that is stored already
-    /// is accepted again. Gaps, and nodes that are roots of zeros, become known zeros and take no space.
+    /// is accepted again. Gaps, and nodes that are roots of zeros, become known zeros and take no space. A file that is
+    /// zeros, or has no segment in the shard, is finalised; one whose data was kept when the flow was cut gets it back.
     pub fn append(&self, transaction: &Transaction) -> Result<(), StoreError> {
         let inner = &*self.inner;
         let _alone = inner.chain.write().unwrap_or_else(PoisonError::into_inner);
@@ -75,12 +76,24 @@ impl Store {
                 }
             }
         }
-        if all_zero {
+        let mut share = inner.share();
+        let is_pruned = placement.start < share.from;
+        let loads = transaction.shape().map(|shape| transaction.loads(&shape));
+        if all_zero || loads.as_ref().is_ok_and(|loads| !is_pruned && share.count(loads.clone()) == 0) {
             batch.put(Column::Finalised, &seq.to_be_bytes(), &[]);
+        } else if loads.is_ok() {
+            batch.put(Column::Unfinished, &seq.to_be_bytes(), &[]);
         }
         let state = FlowState { length: placement.end, next_seq: seq + 1 };
         batch.flow(state);
         batch.commit()?;
+        if is_pruned {
+            share.from_seq = state.next_seq;
+            *lock(&inner.share) = share;
+        }
+        // Data that comes back is there before anybody hears of the transaction.
+        *lock(&inner.flow) = state;
+        inner.restore_reverted(transaction);
         inner.publish(state);
         inner.scan.lower(lowest_known / SECTORS_PER_LOAD as u64);
         Ok(())
@@ -88,6 +101,8 @@ impl Store {
 
     /// Takes back the transactions from `from_seq` on, with everything that the store has behind the flow's length
     /// before them: nodes, data and seals. Durable on return. No transaction from there on is fine.
+    ///
+    /// Data of the files is put aside, up to [`super::Settings::reverted_bytes`], and comes back with their roots.
     pub fn truncate(&self, from_seq: u64) -> Result<(), StoreError> {
         let inner = &*self.inner;
         let _alone = inner.chain.write().unwrap_or_else(PoisonError::into_inner);
@@ -97,6 +112,7 @@ impl Store {
             return Ok(());
         }
         let length = inner.stored_transaction(from_seq)?.1;
+        inner.keep_reverted(from_seq..next_seq);
         let mut batch = inner.batch()?;
         for seq in from_seq..next_seq {
             let (transaction, _) = inner.stored_transaction(seq)?;
@@ -105,6 +121,7 @@ impl Store {
         }
         batch.delete_from(Column::Transaction, &from_seq.to_be_bytes());
         batch.delete_from(Column::Finalised, &from_seq.to_be_bytes());
+        batch.delete_from(Column::Unfinished, &from_seq.to_be_bytes());
         for height in 0..MAX_FLOW_HEIGHT {
             // Node i at this height is complete when its end, (i + 1) << height, is within the flow.
             batch.delete_range(Column::Node, &node_key(height, length >> height), &node_key(height + 1, 0));
@@ -115,6 +132,10 @@ impl Store {
         let state = FlowState { length, next_seq: from_seq };
         batch.flow(state);
         batch.commit()?;
+        {
+            let mut share = lock(&inner.share);
+            share.from_seq = share.from_seq.min(from_seq);
+        }
         inner.revision.fetch_add(1, Ordering::SeqCst);
         inner.publish(state);
         Ok(())

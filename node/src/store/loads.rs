@@ -1,6 +1,7 @@
 //! Loads of the flow: which sectors are known, what is left to seal, and proofs of seals.
 
 use std::{
+    cell::OnceCell,
     ops::Range,
     sync::{Mutex, PoisonError},
 };
@@ -9,7 +10,7 @@ use rocksdb::DBRawIterator;
 use zgpu_core::{
     H256,
     digest::parent,
-    flow::{self, FlowNodes},
+    flow::{self, FlowNodes, SectorProof},
     tree::sector_hash,
     units::{
         BYTES_PER_LOAD, BYTES_PER_SECTOR, LG_SECTORS_PER_LOAD, LG_SECTORS_PER_SEAL, SEALS_PER_LOAD, SECTORS_PER_LOAD,
@@ -44,15 +45,6 @@ pub struct SealTask {
     pub load: u64,
     /// Mask of its seals, bit i for seal i.
     pub seals: u64,
-}
-
-/// Proof that a sector belongs to the flow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SectorProof {
-    /// Hash of the sector.
-    pub leaf: H256,
-    /// Its siblings from bottom to top, the root left out; step i goes to the right when bit i of the sector is 0.
-    pub siblings: Vec<H256>,
 }
 
 /// A range of sectors that is known.
@@ -297,7 +289,7 @@ impl Store {
         Ok((sectors != KnownSectors::default()).then_some(LoadData { bytes, known, revision, sectors }))
     }
 
-    /// Seals of loads from `from_load` on, at most `limit` loads, whose data is known, that lie wholly below sector
+    /// Seals of loads of the shard from `from_load` on, at most `limit` loads, whose data is known, that lie wholly below sector
     /// `up_to_sector` (the flow length of the latest context), and that are not sealed. Ascending.
     ///
     /// The search remembers in front of which load everything is sealed, and starts there.
@@ -323,13 +315,19 @@ impl Store {
         let mut clean = clean_below;
         let mut tasks = Vec::new();
 
+        let share = inner.share();
         let mut extents = inner.extents(load.saturating_mul(PER_LOAD))?;
         let mut sealed = inner.iterator(Column::Sealed);
         while tasks.len() < limit {
             let Some(extent) = extents.current()? else { break };
-            load = load.max(extent.start / PER_LOAD);
-            if load * PER_LOAD >= end {
+            let Some(next) = share.next(load.max(extent.start / PER_LOAD)) else { break };
+            load = next;
+            if load.saturating_mul(PER_LOAD) >= end {
                 break;
+            }
+            if extent.end <= load * PER_LOAD {
+                extents.next();
+                continue;
             }
             let mut known = KnownSectors::default();
             while let Some(extent) = extents.current()?.filter(|extent| extent.start < (load + 1) * PER_LOAD) {
@@ -384,9 +382,7 @@ impl Store {
             return refuse("the sector does not lie in the flow");
         }
         let _chain = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner);
-        let tree = self.inner.load_nodes(sector / PER_LOAD)?;
-        let leaf = flow::node_at(&tree, flow_length, 0, sector)?;
-        Ok(SectorProof { leaf, siblings: flow::siblings_at(&tree, flow_length, 0, sector)? })
+        self.inner.load_nodes(sector / PER_LOAD)?.sector_proof(flow_length, sector)
     }
 }
 
@@ -408,27 +404,37 @@ impl Inner {
 }
 
 impl Inner {
-    fn load_nodes(&self, load: u64) -> Result<LoadNodes<'_>, StoreError> {
+    pub(super) fn load_nodes(&self, load: u64) -> Result<LoadNodes<'_>, StoreError> {
         let (bytes, known) = self.read_load(load)?;
-        Ok(LoadNodes { inner: self, load, bytes, known })
+        Ok(LoadNodes { inner: self, load, bytes, known, levels: OnceCell::new() })
     }
 }
 
 /// The flow tree, with nodes inside one load computed from its data.
-struct LoadNodes<'a> {
+pub(super) struct LoadNodes<'a> {
     inner: &'a Inner,
     load: u64,
     bytes: Vec<u8>,
     known: KnownSectors,
+    /// By height: nodes over known sectors. Made when the first of them is asked for.
+    levels: OnceCell<Vec<Vec<Option<H256>>>>,
 }
 
 impl LoadNodes<'_> {
-    fn hash(&self, sectors: Range<usize>) -> H256 {
-        if sectors.len() == 1 {
-            return sector_hash(&self.bytes[sectors.start * BYTES_PER_SECTOR..sectors.end * BYTES_PER_SECTOR]);
+    /// Proof of a sector of the load in the flow when it had `length` sectors.
+    pub(super) fn sector_proof(&self, length: u64, sector: u64) -> Result<SectorProof, StoreError> {
+        let leaf = flow::node_at(self, length, 0, sector)?;
+        Ok(SectorProof { leaf, siblings: flow::siblings_at(self, length, 0, sector)? })
+    }
+
+    fn make_levels(&self) -> Vec<Vec<Option<H256>>> {
+        let hash = |(sector, bytes)| self.known.has_all(sector..sector + 1).then(|| sector_hash(bytes));
+        let mut levels = vec![self.bytes.chunks(BYTES_PER_SECTOR).enumerate().map(hash).collect::<Vec<_>>()];
+        for height in 0..LG_SECTORS_PER_LOAD as usize {
+            let pairs = levels[height].chunks(2);
+            levels.push(pairs.map(|pair| Some(parent(pair[0].as_ref()?, pair[1].as_ref()?))).collect());
         }
-        let middle = sectors.start + sectors.len() / 2;
-        parent(&self.hash(sectors.start..middle), &self.hash(middle..sectors.end))
+        levels
     }
 }
 
@@ -442,8 +448,7 @@ impl FlowNodes for LoadNodes<'_> {
         if height > LG_SECTORS_PER_LOAD || (index << height) / PER_LOAD != self.load {
             return Ok(None);
         }
-        let start = ((index << height) % PER_LOAD) as usize;
-        let sectors = start..start + (1 << height);
-        Ok(self.known.has_all(sectors.clone()).then(|| self.hash(sectors)))
+        let levels = self.levels.get_or_init(|| self.make_levels());
+        Ok(levels[height as usize][(((index << height) % PER_LOAD) >> height) as usize])
     }
 }

@@ -10,14 +10,20 @@
 //! The flow tree keeps complete nodes only (see [`zgpu_core::flow`]), so roots and proofs at every past length of the
 //! flow need no versions. A range of sectors is known when an extent covers it: a range of data within one load,
 //! or a range of zeros of any length, which takes no space.
+//!
+//! A store keeps one shard of the flow, from the first sector that is not pruned (see [`share`]). Wherever it is asked
+//! whether all of a file is there, only the segments of its share count.
 
+mod chunks;
 mod columns;
 mod error;
 mod files;
 mod flow;
 mod loads;
 mod pending;
+mod reverted;
 mod sealed;
+mod share;
 
 use std::{
     fs, io,
@@ -29,25 +35,33 @@ use std::{
 };
 
 use rocksdb::{Cache, ColumnFamily, DB, DBRawIterator, Options, WriteBatch, WriteOptions};
-use tokio::sync::watch;
-use zgpu_core::{H256, file::SubmissionNode, flow as core_flow};
+use tokio::sync::{broadcast, watch};
+use zgpu_core::{H256, file::SubmissionNode, flow as core_flow, shard::Shard};
+
+pub use zgpu_core::flow::SectorProof;
 
 pub use self::{
+    chunks::ProvenSectors,
     columns::{Column, SCHEMA},
     error::StoreError,
     files::{Put, Status},
-    loads::{LoadData, SealTask, SectorProof},
+    loads::{LoadData, SealTask},
     pending::PendingSegment,
     sealed::SealedLoad,
 };
 use self::{
     columns::{Fields, KEY_END, META_FLOW, META_SCHEMA, key_number, note_key},
     loads::Scan,
+    reverted::Reverted,
     sealed::SealedFiles,
+    share::Share,
 };
 
 /// Longest note, 1 MiB.
 pub const MAX_NOTE_BYTES: usize = 1 << 20;
+
+/// Finalised files that a receiver of [`Store::watch_finalised`] may lag behind before it misses some.
+pub const FINALISED_BACKLOG: usize = 4096;
 
 const DATABASE_REMEDY: &str = "choose a folder that this user may write to, on a disk that is mounted read-write";
 
@@ -61,11 +75,18 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// Bytes of memory for writes that are in the log but not yet in sorted files. Default 128 MiB.
     pub write_buffer_bytes: usize,
+    /// Bytes of data of files that the chain took back which are kept in case it shows them again. Default 256 MiB.
+    pub reverted_bytes: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { reserve_bytes: 512 << 20, cache_bytes: 64 << 20, write_buffer_bytes: 128 << 20 }
+        Settings {
+            reserve_bytes: 512 << 20,
+            cache_bytes: 64 << 20,
+            write_buffer_bytes: 128 << 20,
+            reverted_bytes: 256 << 20,
+        }
     }
 }
 
@@ -101,8 +122,20 @@ struct Inner {
     flow: Mutex<FlowState>,
     /// Tells whoever waits for transactions.
     log: watch::Sender<LogPosition>,
-    /// Counts truncations: a seal made from data read before one is refused.
+    /// See [`Store::revision`]. A seal made from data read before a change is refused.
     revision: AtomicU64,
+    /// What is kept. Changed only while `chain` is held alone.
+    share: Mutex<Share>,
+    /// First load that may hold something which is not kept; none when there is no such load.
+    sweep: Mutex<Option<u64>>,
+    /// One sweep at a time. Taken before all others.
+    sweeping: Mutex<()>,
+    /// Tells whoever waits for another shard.
+    shard: watch::Sender<Shard>,
+    /// Tells which files were finalised.
+    finalised: broadcast::Sender<u64>,
+    /// Files that were cut off and whose data is still there.
+    reverted: Mutex<Reverted>,
     /// Held while records of sealed loads are changed.
     seal_writes: Mutex<()>,
     scan: Scan,
@@ -140,9 +173,9 @@ impl Store {
     pub fn open_with(dir: &Path, settings: Settings) -> Result<Store, StoreError> {
         let db_path = dir.join("db");
         fs::create_dir_all(&db_path).map_err(io_error(&db_path, DATABASE_REMEDY))?;
-        let (db, is_new) = open_database(dir, &db_path, &settings)?;
+        let (db, found) = open_database(dir, &db_path, &settings)?;
         let sealed_path = dir.join("sealed");
-        if !is_new && !sealed_path.is_dir() {
+        if found.is_some() && !sealed_path.is_dir() {
             return Err(StoreError::SealedMissing { path: sealed_path });
         }
         let mut inner = Inner {
@@ -154,16 +187,31 @@ impl Store {
             flow: Mutex::new(FlowState { length: core_flow::EMPTY_FLOW_LENGTH, next_seq: 0 }),
             log: watch::Sender::new(LogPosition { next_seq: 0, revision: 0 }),
             revision: AtomicU64::new(0),
+            share: Mutex::new(Share::WHOLE),
+            sweep: Mutex::new(None),
+            sweeping: Mutex::new(()),
+            shard: watch::Sender::new(Shard::WHOLE),
+            finalised: broadcast::Sender::new(FINALISED_BACKLOG),
+            reverted: Mutex::default(),
             seal_writes: Mutex::new(()),
             scan: Scan::default(),
         };
-        if is_new {
+        if found.is_none() {
             inner.create()?;
         }
         let state = inner.read_flow()?;
         inner.flow = Mutex::new(state);
         inner.log = watch::Sender::new(LogPosition { next_seq: state.next_seq, revision: 0 });
-        Ok(Store { inner: Arc::new(inner) })
+        if found == Some(SCHEMA_WITHOUT_SHARES) {
+            inner.list_unfinished(state.next_seq)?;
+        }
+        let (share, sweep) = inner.read_share(state.next_seq)?;
+        (inner.share, inner.sweep) = (Mutex::new(share), Mutex::new(sweep));
+        inner.shard = watch::Sender::new(share.shard);
+        inner.reverted = Mutex::new(inner.read_reverted()?);
+        let store = Store { inner: Arc::new(inner) };
+        store.inner.restore_what_came_back()?;
+        Ok(store)
     }
 
     /// Sectors in the flow.
@@ -176,7 +224,7 @@ impl Store {
         lock(&self.inner.flow).next_seq
     }
 
-    /// Counts how often the flow was cut since the store was opened.
+    /// Counts how often something was taken away since the store was opened: the flow was cut, or less of it is kept.
     pub fn revision(&self) -> u64 {
         self.inner.revision.load(Ordering::SeqCst)
     }
@@ -202,8 +250,11 @@ impl Store {
     }
 }
 
-/// Opens the database with exactly our columns; true when it was just created.
-fn open_database(dir: &Path, path: &Path, settings: &Settings) -> Result<(DB, bool), StoreError> {
+/// Schema before a store could keep less than the whole flow.
+const SCHEMA_WITHOUT_SHARES: u32 = 2;
+
+/// Opens the database with exactly our columns. Also returns the schema it has; none when it was just created.
+fn open_database(dir: &Path, path: &Path, settings: &Settings) -> Result<(DB, Option<u32>), StoreError> {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -214,8 +265,8 @@ fn open_database(dir: &Path, path: &Path, settings: &Settings) -> Result<(DB, bo
     let cache = Cache::new_lru_cache(settings.cache_bytes);
     let failed = |source: rocksdb::Error| open_error(dir, path, source);
 
-    let is_new = !path.join("CURRENT").exists();
-    if !is_new {
+    let mut schema = None;
+    if path.join("CURRENT").exists() {
         // What is there is looked at before anything is added to it.
         let found = DB::list_cf(&options, path).map_err(failed)?;
         if let Some(column) = found.iter().find(|name| Column::ALL.iter().all(|column| column.name() != *name)) {
@@ -224,20 +275,20 @@ fn open_database(dir: &Path, path: &Path, settings: &Settings) -> Result<(DB, bo
         let columns = Column::ALL.iter().filter(|column| found.iter().any(|name| name == column.name()));
         let db =
             DB::open_cf_descriptors(&options, path, columns.map(|column| column.descriptor(&cache))).map_err(failed)?;
-        match db.get(META_SCHEMA).map_err(failed)? {
-            Some(value) => {
-                let found = Fields::new("schema version", &value).u32()?;
-                if found != SCHEMA {
-                    return Err(StoreError::Schema { dir: dir.to_path_buf(), found, expected: SCHEMA });
-                }
-                return Ok((db, false));
+        // The schema is written last at creation: without it, creation was interrupted.
+        if let Some(value) = db.get(META_SCHEMA).map_err(failed)? {
+            let found = Fields::new("schema version", &value).u32()?;
+            if found == SCHEMA {
+                return Ok((db, Some(found)));
             }
-            // The schema is written last at creation; creation was interrupted.
-            None => drop(db),
+            if found != SCHEMA_WITHOUT_SHARES {
+                return Err(StoreError::Schema { dir: dir.to_path_buf(), found, expected: SCHEMA });
+            }
+            schema = Some(found);
         }
     }
     let columns = Column::ALL.map(|column| column.descriptor(&cache));
-    Ok((DB::open_cf_descriptors(&options, path, columns).map_err(failed)?, true))
+    Ok((DB::open_cf_descriptors(&options, path, columns).map_err(failed)?, schema))
 }
 
 fn open_error(dir: &Path, path: &Path, source: rocksdb::Error) -> StoreError {
@@ -258,6 +309,24 @@ impl Inner {
         let mut batch = self.batch()?;
         batch.nodes(&core_flow::genesis_nodes());
         batch.flow(FlowState { length: core_flow::EMPTY_FLOW_LENGTH, next_seq: 0 });
+        batch.put(Column::Meta, META_SCHEMA, &SCHEMA.to_be_bytes());
+        batch.commit()
+    }
+
+    /// Brings a store of the schema before to this one: it lists the files that are not finalised. The schema is written
+    /// last, so that an interrupted attempt is made again.
+    fn list_unfinished(&self, next_seq: u64) -> Result<(), StoreError> {
+        for first in (0..next_seq).step_by(1 << 14) {
+            let mut batch = self.batch()?;
+            for seq in first..next_seq.min(first + (1 << 14)) {
+                let (transaction, _) = self.stored_transaction(seq)?;
+                if transaction.shape().is_ok() && !self.has(Column::Finalised, &seq.to_be_bytes())? {
+                    batch.put(Column::Unfinished, &seq.to_be_bytes(), &[]);
+                }
+            }
+            batch.commit()?;
+        }
+        let mut batch = self.batch()?;
         batch.put(Column::Meta, META_SCHEMA, &SCHEMA.to_be_bytes());
         batch.commit()
     }
@@ -313,9 +382,12 @@ impl Inner {
     /// Refuses a write of `bytes` when it could leave less than the reserve: a database that runs into a full disk
     /// while it writes has to be opened anew, one that is not asked to write goes on reading.
     fn ensure_space(&self, path: &Path, bytes: u64) -> Result<(), StoreError> {
+        self.ensure_free(path, self.settings.reserve_bytes.saturating_add(bytes))
+    }
+
+    fn ensure_free(&self, path: &Path, needed: u64) -> Result<(), StoreError> {
         let disk = rustix::fs::statvfs(path).map_err(|error| io_error(path, DATABASE_REMEDY)(error.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let needed = self.settings.reserve_bytes.saturating_add(bytes);
         if free < needed {
             return Err(StoreError::DiskFull { path: path.to_path_buf(), free, needed });
         }
@@ -365,6 +437,17 @@ impl Batch<'_> {
     /// Writes everything atomically and syncs it to disk.
     fn commit(self) -> Result<(), StoreError> {
         self.inner.ensure_space(&self.inner.db_path, self.batch.size_in_bytes() as u64)?;
+        self.write()
+    }
+
+    /// As [`Batch::commit`], for changes that are on the way to free space: a quarter of the reserve is enough for them.
+    fn commit_freeing(self) -> Result<(), StoreError> {
+        let inner = self.inner;
+        inner.ensure_free(&inner.db_path, inner.settings.reserve_bytes / 4 + self.batch.size_in_bytes() as u64)?;
+        self.write()
+    }
+
+    fn write(self) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
         self.inner.db.write_opt(self.batch, &options).map_err(|source| self.inner.failed(source))

@@ -10,6 +10,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 use zgpu_core::{
     H256,
@@ -18,7 +22,7 @@ use zgpu_core::{
 
 use super::{
     Batch, Column, Inner, Store, StoreError,
-    columns::{Fields, META_MINER, SealRecord, digest_key, key_number},
+    columns::{Fields, KEY_END, META_MINER, SealRecord, digest_key, key_number},
     io_error, lock,
 };
 
@@ -111,13 +115,53 @@ impl SealedFiles {
         }
     }
 
-    fn remove_all(&self) -> Result<(), StoreError> {
-        lock(&self.open).clear();
+    /// Gives the space of these loads back to the disk; they read as zeros. Ascending.
+    pub(super) fn punch(&self, loads: &[u64]) -> Result<(), StoreError> {
+        for loads in loads.chunk_by(|left, right| left / LOADS_PER_PRICING == right / LOADS_PER_PRICING) {
+            let Some(file) = self.file(loads[0] / LOADS_PER_PRICING, false)? else { continue };
+            for load in loads {
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                match fallocate(&file, hole, offset(*load), BYTES_PER_LOAD as u64) {
+                    Ok(()) => {}
+                    Err(Errno::OPNOTSUPP) => {
+                        tracing::warn!(dir = %self.dir.display(), "this file system takes no holes: space of sealed data is not given back");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(self.failed(*load)(error.into())),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the files of the pricing chunks in front of this one.
+    pub(super) fn remove_below(&self, pricing: u64) -> Result<(), StoreError> {
+        let mut open = lock(&self.open);
+        for (path, _) in self.list()?.into_iter().filter(|(_, number)| *number < pricing) {
+            fs::remove_file(&path).map_err(io_error(&path, SEALED_REMEDY))?;
+        }
+        open.retain(|number, _| *number >= pricing);
+        Ok(())
+    }
+
+    /// The sealed files, each with the number of its pricing chunk.
+    fn list(&self) -> Result<Vec<(PathBuf, u64)>, StoreError> {
+        let mut found = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(io_error(&self.dir, SEALED_REMEDY))? {
             let path = entry.map_err(io_error(&self.dir, SEALED_REMEDY))?.path();
-            if path.extension().is_some_and(|extension| extension == "sealed") {
-                fs::remove_file(&path).map_err(io_error(&path, SEALED_REMEDY))?;
+            let is_sealed = path.extension().is_some_and(|extension| extension == "sealed");
+            let name = path.file_stem().and_then(|name| name.to_str()).filter(|_| is_sealed);
+            if let Some(pricing) = name.and_then(|name| u64::from_str_radix(name, 16).ok()) {
+                found.push((path, pricing));
             }
+        }
+        Ok(found)
+    }
+
+    fn remove_all(&self) -> Result<(), StoreError> {
+        lock(&self.open).clear();
+        for (path, _) in self.list()? {
+            fs::remove_file(&path).map_err(io_error(&path, SEALED_REMEDY))?;
         }
         Ok(())
     }
@@ -207,10 +251,11 @@ impl Store {
         batch.commit()
     }
 
-    /// Loads in this range that have sealed seals, with the masks of those seals, ascending.
+    /// Loads of the shard in this range that have sealed seals, with the masks of those seals, ascending.
     pub fn sealed_loads(&self, miner_id: &H256, loads: Range<u64>) -> Result<Vec<(u64, u64)>, StoreError> {
         let inner = &*self.inner;
         inner.check_miner(miner_id)?;
+        let share = inner.share();
         let mut found = Vec::new();
         let mut iterator = inner.iterator(Column::Sealed);
         iterator.seek(loads.start.to_be_bytes());
@@ -219,7 +264,9 @@ impl Store {
             if load >= loads.end {
                 break;
             }
-            found.push((load, Fields::new("mask of sealed seals", value).u64()?));
+            if share.contains(load) {
+                found.push((load, Fields::new("mask of sealed seals", value).u64()?));
+            }
             iterator.next();
         }
         iterator.status().map_err(|source| inner.failed(source))?;
@@ -289,6 +336,20 @@ impl Store {
         Ok(record.seals.get(seal as usize).copied().flatten().map(|(context, _)| context))
     }
 
+    /// Digests of the contexts that stored seals were sealed with, each once, ascending.
+    pub fn seal_contexts(&self) -> Result<Vec<H256>, StoreError> {
+        let mut iterator = self.inner.iterator(Column::ContextIndex);
+        iterator.seek_to_first();
+        let mut contexts = Vec::new();
+        while let Some(key) = iterator.key() {
+            let digest = H256(*key.first_chunk().ok_or(StoreError::Corrupt { what: "key" })?);
+            contexts.push(digest);
+            iterator.seek([&digest.0[..], &KEY_END[..9]].concat());
+        }
+        iterator.status().map_err(|source| self.inner.failed(source))?;
+        Ok(contexts)
+    }
+
     /// Drops the seals of a context that vanished from the chain, and returns how many there were. Durable on return.
     pub fn drop_seals_with_context(&self, digest: &H256) -> Result<u64, StoreError> {
         let inner = &*self.inner;
@@ -332,7 +393,7 @@ impl Inner {
         }
     }
 
-    fn seal_record(&self, load: u64) -> Result<SealRecord, StoreError> {
+    pub(super) fn seal_record(&self, load: u64) -> Result<SealRecord, StoreError> {
         let value = self.get(Column::SealRecord, &load.to_be_bytes())?;
         value.map_or_else(|| Ok(SealRecord::empty()), |value| SealRecord::decode(&value))
     }
@@ -347,6 +408,7 @@ impl Inner {
         if sealed.revision != self.revision.load(Ordering::SeqCst) {
             return Err(StoreError::Stale { load });
         }
+        let is_kept = self.share().contains(load);
         let known = self.known_seals(load)?;
         let mut seen = 0u64;
         for (seal, _) in sealed.seals {
@@ -356,6 +418,9 @@ impl Inner {
             }
             if seen >> seal & 1 == 1 {
                 return refuse("it is given twice");
+            }
+            if !is_kept {
+                return refuse("the load lies outside the shard, or is pruned");
             }
             if known >> seal & 1 == 0 {
                 return refuse("its data is not stored");
