@@ -71,7 +71,7 @@ fn params() -> DeployParams {
 
 /// Tests share two cores: the limits are long, and nothing waits for them when all is well.
 fn rpc_options() -> RpcOptions {
-    RpcOptions { timeout: Duration::from_secs(20), ..RpcOptions::default() }
+    RpcOptions { timeout: Duration::from_secs(20), requests_per_second: None, ..RpcOptions::default() }
 }
 
 fn policy() -> TxPolicy {
@@ -90,7 +90,7 @@ impl Net {
 
     fn options(&self, url: &str) -> ChainOptions {
         let Deployment { flow, mine, .. } = self.contracts;
-        ChainOptions { url: url.to_owned(), chain_id: None, flow, mine, rpc: rpc_options() }
+        ChainOptions { urls: vec![url.to_owned()], chain_id: None, flow, mine, rpc: rpc_options() }
     }
 
     async fn client(&self) -> ChainClient {
@@ -201,7 +201,7 @@ async fn connecting_says_what_is_wrong() {
 
     let port = free_port();
     let error = refused(&|options| {
-        options.url = format!("http://user:hunter22@127.0.0.1:{port}/secretpath");
+        options.urls = vec![format!("http://user:hunter22@127.0.0.1:{port}/secretpath")];
         options.rpc.attempts = 2;
     })
     .await;
@@ -209,7 +209,7 @@ async fn connecting_says_what_is_wrong() {
     assert!(matches!(error, ChainError::Unreachable { .. }), "{text}");
     assert!(text.contains(&format!("http://127.0.0.1:{port}")) && text.contains("check that its node runs"), "{text}");
     assert!(!text.contains("hunter22") && !text.contains("secretpath"), "{text}");
-    let options = ChainOptions { url: "http://user:hunter22@127.0.0.1:1/secretpath".into(), ..net.options("") };
+    let options = ChainOptions { urls: vec!["http://user:hunter22@127.0.0.1:1/secretpath".into()], ..net.options("") };
     let shown = format!("{options:?} {:?}", net.txs(0, policy()));
     let secret = alloy::hex::encode(net.anvil.keys()[0].to_bytes());
     assert!(!shown.contains("hunter22") && !shown.contains("secretpath") && !shown.contains(&secret[..16]), "{shown}");

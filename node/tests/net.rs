@@ -31,8 +31,8 @@ use zgpu_core::{
 };
 use zgpu_node::net::{
     GossipEvent, NetConfig, NetError, NetEvent, NetHandle, NetService, Offence, RequestError, Timeouts,
-    chunks::{ChunkSink, FetchError, FilePlace, FileSource, fetch, prove, serve},
-    discovery::{Discovery, DiscoveryConfig},
+    chunks::{ChunkSink, FetchError, FilePlace, FileSource, Taken, fetch, prove, serve, verify},
+    discovery::{Discovery, DiscoveryConfig, Tuning},
     judge::Verdict,
     wire::{
         Message, Method, NetworkIdentity, PROTOCOL_VERSION, Request, Response, ShardConfig, Status, TxId,
@@ -614,10 +614,15 @@ impl ChunkSink for Flow {
     fn is_flow_root(&self, root: &H256) -> Result<bool, Infallible> {
         Ok(*root == Flow::root())
     }
-    fn put(&self, place: &FilePlace, chunks: &ChunksWithProof) -> Result<(), Infallible> {
+    fn put(&self, place: &FilePlace, chunks: &ChunksWithProof, root: &H256) -> Result<Taken, Infallible> {
         assert_eq!(*place, FILE);
-        self.stored.lock().unwrap().extend(&chunks.data);
-        Ok(())
+        let end = chunks.start + (chunks.data.len() / 256) as u64;
+        let request = ChunkRequest { tx_id: place.tx_id, start: chunks.start, end, root_seq: 7 };
+        if verify(&request, place.start, chunks).is_ok_and(|proven| proven == *root) {
+            self.stored.lock().unwrap().extend(&chunks.data);
+            return Ok(Taken::Stored);
+        }
+        Ok(Taken::Wrong { reason: "the sectors do not lead to the root" })
     }
 }
 
@@ -693,6 +698,9 @@ async fn discovery(host: &Host, key: Keypair, identity: NetworkIdentity, boot_re
         target: 2,
         period: Duration::from_millis(300),
         private_addresses: true,
+        udp_port: None,
+        has_identity: true,
+        tuning: Tuning::default(),
     };
     Discovery::start(config).await.unwrap()
 }

@@ -35,7 +35,7 @@ use zgpu_node::{
         contracts::{DeployParams, deploy},
         rpc::RpcOptions,
     },
-    duties::sync::follow,
+    duties::sync::{LogSync, SyncOptions},
     rpc::{
         Connections, MinerCommand, NetworkIdentity, NodeStatus, ProtocolVersion, RpcConfig, RpcHandle, any_local_port,
         serve,
@@ -134,7 +134,9 @@ impl Node {
         change(&mut config);
         let (status, node) = watch::channel(NodeStatus::default());
         let (miner, commands) = mpsc::channel(1);
-        let rpc = serve(config, Connections { store: store.clone(), status: node, miner: Some(miner) }).await.unwrap();
+        let rpc = serve(config, Connections { store: store.clone(), status: node, miner: Some(miner), files: None })
+            .await
+            .unwrap();
         Node { store, rpc, status, commands, dir }
     }
 
@@ -901,7 +903,8 @@ async fn upload_until_killed() {
     let store = open_store(Path::new(&std::env::var(KILL_DIR).unwrap()));
     let (_status, node) = watch::channel(NodeStatus::default());
     let config = RpcConfig::new(any_local_port(), identity(1, FLOW));
-    let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None }).await.unwrap();
+    let rpc =
+        serve(config, Connections { store: store.clone(), status: node, miner: None, files: None }).await.unwrap();
     for seed in 0.. {
         // Even ones are pending: their transaction never comes in this life.
         let sample = kill_sample(seed);
@@ -939,7 +942,8 @@ async fn what_was_acknowledged_survives_a_kill() {
     let store = open_store(dir.path());
     let (_status, node) = watch::channel(NodeStatus::default());
     let config = RpcConfig::new(any_local_port(), identity(1, FLOW));
-    let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None }).await.unwrap();
+    let rpc =
+        serve(config, Connections { store: store.clone(), status: node, miner: None, files: None }).await.unwrap();
     let node = Node { store, rpc, status: watch::Sender::default(), commands: mpsc::channel(1).1, dir };
     let last = acknowledged.last().unwrap().0;
     for seed in 0..=last {
@@ -981,19 +985,23 @@ async fn the_typescript_sdk_uploads_and_downloads() {
     let contracts = deploy(&provider, anvil.addresses()[0], &params).await.unwrap();
     let rpc = RpcOptions { timeout: Duration::from_secs(20), ..RpcOptions::default() };
     let options =
-        ChainOptions { url: anvil.endpoint(), chain_id: None, flow: contracts.flow, mine: contracts.mine, rpc };
+        ChainOptions { urls: vec![anvil.endpoint()], chain_id: None, flow: contracts.flow, mine: contracts.mine, rpc };
     let chain = ChainClient::connect(&options).await.unwrap();
 
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(dir.path());
     let (status, node) = watch::channel(NodeStatus::default());
     let config = RpcConfig::new(any_local_port(), identity(anvil.chain_id(), &address_text(contracts.flow)));
-    let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None }).await.unwrap();
-    let following = {
-        let (chain, store) = (chain.clone(), store.clone());
-        let poll = Duration::from_millis(100);
-        tokio::spawn(async move { follow(&chain, &store, contracts.start_block, poll, &status).await })
+    let rpc =
+        serve(config, Connections { store: store.clone(), status: node, miner: None, files: None }).await.unwrap();
+    let options = SyncOptions {
+        start_block: contracts.start_block,
+        confirmations: 0,
+        poll: Duration::from_millis(100),
+        ..SyncOptions::default()
     };
+    let sync = LogSync::start(chain.clone(), store.clone(), options);
+    sync.publish(status);
 
     let key = PrivateKeySigner::from(anvil.keys()[1].clone()).to_bytes();
     let run = tokio::process::Command::new("node")
@@ -1011,7 +1019,7 @@ async fn the_typescript_sdk_uploads_and_downloads() {
         .expect("node (Node.js 18 or newer) cannot be started; run scripts/setup")
         .wait_with_output();
     let output = tokio::time::timeout(Duration::from_secs(600), run).await.expect("the SDK does not end").unwrap();
-    following.abort();
+    sync.stop().await;
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}\n{errors}");
     let passed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("passed: ")).collect();

@@ -29,8 +29,8 @@ const WORKER_CONTEXT_CALLER: Address = address!("0000000000000000000000000000000
 /// Which chain, which contracts.
 #[derive(Clone)]
 pub struct ChainOptions {
-    /// URL of the chain's JSON-RPC endpoint. May hold credentials; they are never shown.
-    pub url: String,
+    /// URLs of the chain's JSON-RPC endpoints, the preferred one first. May hold credentials; they are never shown.
+    pub urls: Vec<String>,
     /// Chain id that must answer, if one is configured.
     pub chain_id: Option<u64>,
     /// The flow contract.
@@ -259,17 +259,26 @@ pub struct RewardState {
     pub release_seconds: u64,
 }
 
+/// The mine contract that belongs to a flow contract: the one that its market's reward contract pays for.
+pub async fn find_mine(rpc: &Rpc, flow: Address) -> Result<Address, ChainError> {
+    async fn ask<C: SolCall<Return = Address>>(rpc: &Rpc, to: Address, call: C) -> Result<Address, ChainError> {
+        let request = TransactionRequest::default().to(to).input(call.abi_encode().into());
+        let reply: Bytes = rpc.call("eth_call", C::SIGNATURE, (request, "latest")).await?;
+        C::abi_decode_returns(&reply).map_err(|error| {
+            let reason = format!("{} bytes from {to}: {error}; check the address of the flow contract", reply.len());
+            rpc.bad_reply(C::SIGNATURE, reason)
+        })
+    }
+    let market = ask(rpc, flow, Flow::marketCall {}).await?;
+    let reward = ask(rpc, market, Market::rewardCall {}).await?;
+    ask(rpc, reward, Reward::mineCall {}).await
+}
+
 impl ChainClient {
     /// Connects, and checks that the chain and the contracts are the right ones.
     pub async fn connect(options: &ChainOptions) -> Result<Self, ChainError> {
-        let rpc = Rpc::new(&options.url, options.rpc.clone())?;
-        let chain_id: U64 = rpc.call("eth_chainId", "", ()).await?;
-        let chain_id: u64 = chain_id.to();
-        if let Some(expected) = options.chain_id
-            && expected != chain_id
-        {
-            return Err(ChainError::WrongChain { url: rpc.url().to_owned(), got: chain_id, expected });
-        }
+        let rpc = Rpc::over(&options.urls, options.rpc.clone())?;
+        let chain_id = rpc.agree_on_chain(options.chain_id).await?;
         let unknown =
             Contracts { flow: options.flow, mine: options.mine, market: Address::ZERO, reward: Address::ZERO };
         let mut client = ChainClient { rpc, chain_id, contracts: unknown };
@@ -372,8 +381,7 @@ impl ChainClient {
 
     /// Number of the last block.
     pub async fn block_number(&self) -> Result<u64, ChainError> {
-        let number: U64 = self.rpc.call("eth_blockNumber", "", ()).await?;
-        Ok(number.to())
+        self.rpc.head().await
     }
 
     /// Wei that an account has.
@@ -386,14 +394,15 @@ impl ChainClient {
         self.rpc.call("eth_gasPrice", "", ()).await
     }
 
-    /// Hash of block `number`, if the chain has it.
-    pub async fn block_hash(&self, number: u64) -> Result<Option<H256>, ChainError> {
-        #[derive(Clone, Debug, serde::Deserialize)]
-        struct Block {
-            hash: Option<B256>,
-        }
-        let block: Option<Block> = self.rpc.call("eth_getBlockByNumber", "", (U64::from(number), false)).await?;
-        Ok(block.and_then(|block| block.hash).map(|hash| H256(hash.0)))
+    /// Submissions up to block `block`, inclusive.
+    pub async fn submissions_until(&self, block: u64) -> Result<u64, ChainError> {
+        let (flow, call) = (self.contracts.flow, Flow::numSubmissionsCall {});
+        let request = TransactionRequest::default().to(flow).input(call.abi_encode().into());
+        let name = Flow::numSubmissionsCall::SIGNATURE;
+        let reply: Bytes = self.rpc.call("eth_call", name, (request, U64::from(block))).await?;
+        let count = Flow::numSubmissionsCall::abi_decode_returns(&reply)
+            .map_err(|error| self.rpc.bad_reply(name, format!("{} bytes: {error}", reply.len())))?;
+        self.small(name, count)
     }
 
     /// Where the flow stands.
@@ -490,15 +499,21 @@ impl ChainClient {
     /// What this miner has to mine now, or why nothing.
     pub async fn mining_task(&self, miner: &MinerConfig) -> Result<MiningTask, ChainError> {
         let miner_id = miner.miner_id;
-        let Some(worker) = self.worker_context(miner_id).await? else {
-            return Ok(MiningTask::Idle(IdleReason::NotRegistered { miner_id }));
-        };
+        match self.worker_context(miner_id).await? {
+            Some(worker) => self.task_in(miner, &worker).await,
+            None => Ok(MiningTask::Idle(IdleReason::NotRegistered { miner_id })),
+        }
+    }
+
+    /// What this miner has to mine in the context that the chain gave for it, or why nothing.
+    pub async fn task_in(&self, miner: &MinerConfig, worker: &WorkerContext) -> Result<MiningTask, ChainError> {
+        let miner_id = miner.miner_id;
         let context = &worker.context;
         if context.digest == EMPTY_HASH {
             return Ok(MiningTask::Idle(IdleReason::EmptyContext { epoch: context.epoch }));
         }
         if worker.target.is_zero() {
-            return Ok(MiningTask::Idle(self.why_no_target(miner_id, &worker).await?));
+            return Ok(MiningTask::Idle(self.why_no_target(miner_id, worker).await?));
         }
         if miner.shard.count > worker.max_shards {
             let (shards, limit) = (miner.shard.count, worker.max_shards);

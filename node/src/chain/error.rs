@@ -48,6 +48,31 @@ pub enum ChainError {
         status: u16,
         /// Beginning of the reply.
         body: String,
+        /// When it asks to be asked again, if it says so.
+        retry_after: Option<Duration>,
+    },
+    /// The reply is longer than any that is taken.
+    #[error("{call} at {url}: the reply is longer than {limit} bytes; ask for less at a time")]
+    TooLong {
+        /// The endpoint.
+        url: String,
+        /// Method, and the contract's function if there is one.
+        call: String,
+        /// Longest reply that is taken.
+        limit: usize,
+    },
+    /// The endpoint got as many requests as it may get.
+    #[error(
+        "{call} at {url}: it may get no request for {wait:?}, by its own wish or by the configured rate; \
+         configure another endpoint besides, or a plan with more requests"
+    )]
+    Busy {
+        /// The endpoint.
+        url: String,
+        /// Method, and the contract's function if there is one.
+        call: String,
+        /// How long until the next request may be sent.
+        wait: Duration,
     },
     /// The endpoint answered with a JSON-RPC error.
     #[error("{call} at {url}: error {code}: {message}")]
@@ -148,13 +173,53 @@ pub enum WrongContracts {
     },
 }
 
+/// Whose fault an error is: what to do about it follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The endpoint does not work.
+    Endpoint,
+    /// The endpoint works and does not answer this question: others may.
+    Answer,
+    /// The endpoint gets too many requests, and says perhaps when to come again.
+    Load(Option<Duration>),
+    /// The question: every endpoint would say so.
+    Question,
+}
+
 impl ChainError {
     /// Whether the same question may be answered a little later.
     pub fn is_transient(&self) -> bool {
         match self {
-            ChainError::Unreachable { .. } | ChainError::Timeout { .. } => true,
+            ChainError::Unreachable { .. } | ChainError::Timeout { .. } | ChainError::Busy { .. } => true,
             ChainError::Http { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
             ChainError::Rpc { code, message, .. } => is_passing(*code, message),
+            _ => false,
+        }
+    }
+
+    /// Whose fault it is.
+    pub(super) fn fault(&self) -> Fault {
+        match self {
+            ChainError::Unreachable { .. } | ChainError::Timeout { .. } | ChainError::WrongChain { .. } => {
+                Fault::Endpoint
+            }
+            ChainError::Http { status: 429, retry_after, .. } => Fault::Load(*retry_after),
+            ChainError::Http { status: 400 | 413, .. } => Fault::Question,
+            ChainError::Http { .. } => Fault::Endpoint,
+            ChainError::Rpc { code, message, .. } if is_load(*code, message) => Fault::Load(None),
+            ChainError::Rpc { code, message, .. } if *code == -32601 || is_passing(*code, message) => Fault::Answer,
+            ChainError::Reply { .. } | ChainError::Busy { .. } => Fault::Answer,
+            _ => Fault::Question,
+        }
+    }
+
+    /// Whether an endpoint may mean that too many blocks, or blocks with too much in them, were asked for at once.
+    /// They say so in many ways; only those are left out that certainly mean something else.
+    pub(super) fn may_be_range(&self) -> bool {
+        match self {
+            ChainError::Timeout { .. } | ChainError::TooLong { .. } => true,
+            ChainError::Http { status, .. } => !matches!(status, 401..=407 | 429),
+            ChainError::Rpc { code, message, .. } => !is_load(*code, message),
             _ => false,
         }
     }
@@ -176,16 +241,35 @@ impl ChainError {
     }
 }
 
+/// Whether a text speaks of the length of a range of logs.
+fn is_range(message: &str) -> bool {
+    const TEXTS: [&str; 4] = ["block range", "blocks range", "query returned more", "range limit"];
+    TEXTS.iter().any(|text| message.contains(text))
+}
+
+/// Whether a JSON-RPC error says that there were too many requests.
+fn is_load(code: i64, message: &str) -> bool {
+    const TEXTS: [&str; 7] = [
+        "rate limit",
+        "rate exceeded",
+        "request limit",
+        "requests per",
+        "too many requests",
+        "credits",
+        "concurrent requests",
+    ];
+    let message = message.to_ascii_lowercase();
+    // -32005 is "limit exceeded"; for logs it means the range, which the pages of the log reader handle.
+    !is_range(&message) && (matches!(code, -32005 | 429) || TEXTS.iter().any(|text| message.contains(text)))
+}
+
 /// Whether a JSON-RPC error speaks of load or of a node that lags, rather than of the question.
 fn is_passing(code: i64, message: &str) -> bool {
-    const TEXTS: [&str; 13] = [
+    const TEXTS: [&str; 10] = [
         "mempool",
         "timeout",
         "timed out",
         "txpool is full",
-        "rate limit",
-        "request limit",
-        "too many requests",
         "try again",
         "temporarily",
         "unavailable",
@@ -193,10 +277,8 @@ fn is_passing(code: i64, message: &str) -> bool {
         "unknown block",
         "connection",
     ];
-    let message = message.to_ascii_lowercase();
-    // -32005 is "limit exceeded"; for logs it means the range, which the pages of the log reader handle.
-    let range = message.contains("block range") || message.contains("query returned more");
-    !range && (code == -32005 || code == 429 || TEXTS.iter().any(|text| message.contains(text)))
+    let lowercase = message.to_ascii_lowercase();
+    is_load(code, message) || (!is_range(&lowercase) && TEXTS.iter().any(|text| lowercase.contains(text)))
 }
 
 #[cfg(test)]
@@ -214,7 +296,35 @@ mod tests {
         assert!(!rpc(-32005, "query returned more than 10000 results").is_transient());
         assert!(!rpc(-32000, "nonce too low").is_transient());
         assert!(!rpc(-32000, "insufficient funds for gas * price + value").is_transient());
-        let http = |status| ChainError::Http { url: String::new(), call: String::new(), status, body: String::new() };
+        let (url, call, body) = (String::new(), String::new(), String::new());
+        let http = |status| ChainError::Http {
+            url: url.clone(),
+            call: call.clone(),
+            status,
+            body: body.clone(),
+            retry_after: None,
+        };
         assert!(http(503).is_transient() && http(429).is_transient() && !http(401).is_transient());
+    }
+    #[test]
+    fn texts_of_providers_are_told_apart() {
+        for (code, message, fault, range) in [
+            (429, "Your app has exceeded its compute units per second capacity", Fault::Load(None), false),
+            (-32005, "limit exceeded", Fault::Load(None), false),
+            (-32007, "100/second request limit reached", Fault::Load(None), false),
+            (-32016, "over rate limit", Fault::Load(None), false),
+            (-32012, "credits limited to 6000/sec", Fault::Load(None), false),
+            (-32005, "query returned more than 10000 results", Fault::Question, true),
+            (-32600, "eth_getLogs is limited to a 10,000 range", Fault::Question, true),
+            (-32614, "eth_getLogs and eth_newFilter are limited to a 10,000 blocks range", Fault::Question, true),
+            (-32000, "exceed maximum block range: 5000", Fault::Question, true),
+            (-32602, "Log response size exceeded.", Fault::Question, true),
+            (-32000, "query timeout exceeded", Fault::Answer, true),
+            (-32601, "the method eth_getLogs does not exist", Fault::Answer, true),
+            (-32000, "header not found", Fault::Answer, true),
+        ] {
+            let error = rpc(code, message);
+            assert_eq!((error.fault(), error.may_be_range()), (fault, range), "{error}");
+        }
     }
 }

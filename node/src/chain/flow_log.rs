@@ -1,5 +1,10 @@
 //! The flow contract's record of submissions, read from its events in pages of a bounded number of blocks.
 
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
+
 use alloy::{
     primitives::{Address, B256, U256},
     rpc::types::{Filter, Log},
@@ -12,9 +17,11 @@ use zgpu_core::{
 };
 
 use super::{
+    blocks::Header,
     client::ChainClient,
     contracts::{self, Flow},
     error::ChainError,
+    rpc::EndpointId,
 };
 
 /// A submission as the chain recorded it.
@@ -88,17 +95,35 @@ pub enum EventError {
     },
 }
 
-/// How many blocks to ask for at a time. Shrinks when the endpoint refuses, grows while it does not.
+/// How many blocks to ask for at a time: fewer when an endpoint refuses or is slow, more while it is fast.
 #[derive(Clone, Copy, Debug)]
 pub struct PageSize {
     blocks: u64,
     max: u64,
+    /// The smallest page that was refused, forgotten after a while: what an endpoint refuses may depend on what is in
+    /// the blocks, or on which of its machines answers.
+    refused: Option<u64>,
+    /// Pages that worked since then.
+    worked: u32,
 }
 
+/// Pages that have to work before a size that was refused is tried again.
+const PAGES_BEFORE_RETRY: u32 = 32;
+/// A page that takes longer is not made larger.
+const FAST: Duration = Duration::from_secs(2);
+/// A page with more submissions is not made larger: its reply may have a megabyte.
+const MANY: usize = 1000;
+
 impl PageSize {
+    /// Pages of at most `max` blocks, and `first` at first.
+    pub fn new(first: u64, max: u64) -> Self {
+        let max = max.max(1);
+        PageSize { blocks: first.clamp(1, max), max, refused: None, worked: 0 }
+    }
+
     /// Pages of at most `max` blocks.
     pub fn up_to(max: u64) -> Self {
-        PageSize { blocks: max.max(1), max: max.max(1) }
+        PageSize::new(max, max)
     }
 
     /// Blocks in the next page.
@@ -106,22 +131,40 @@ impl PageSize {
         self.blocks
     }
 
-    fn grow(&mut self) {
-        self.blocks = self.blocks.saturating_mul(2).min(self.max);
+    /// A page of this size was answered, this fast, with so many submissions.
+    fn works(&mut self, blocks: u64, time: Duration, submissions: usize) {
+        self.worked = self.worked.saturating_add(1);
+        if self.worked >= PAGES_BEFORE_RETRY {
+            self.refused = None;
+        }
+        // A page that was cut short by the head of the chain says nothing about longer ones.
+        if blocks < self.blocks || time > FAST || submissions > MANY {
+            return;
+        }
+        let double = self.blocks.saturating_mul(2).min(self.max);
+        self.blocks = match self.refused {
+            Some(refused) if double >= refused => {
+                // Half-way between what works and what does not, while that is much.
+                let gap = refused.saturating_sub(self.blocks) / 2;
+                if gap > self.blocks / 4 { self.blocks + gap } else { self.blocks }
+            }
+            _ => double,
+        };
     }
 
-    /// Whether there is a smaller page to try.
-    fn shrink(&mut self) -> bool {
-        let can = self.blocks > 1;
-        self.blocks = (self.blocks / 2).max(1);
-        can
+    /// Makes pages smaller after one of this size was refused. False if there is no smaller one to try.
+    pub fn shrink(&mut self, refused: u64) -> bool {
+        self.refused = Some(refused.max(1));
+        self.worked = 0;
+        self.blocks = (refused.min(self.blocks) / 2).max(1);
+        refused > 1
     }
 }
 
 impl Default for PageSize {
-    /// What most public endpoints allow.
+    /// What most public endpoints allow at first; local ones allow much more.
     fn default() -> Self {
-        PageSize::up_to(1000)
+        PageSize::new(1000, 20_000)
     }
 }
 
@@ -132,31 +175,33 @@ pub struct LogPage {
     pub transactions: Vec<FlowTransaction>,
     /// First block behind the page.
     pub next_block: u64,
+    /// Who told them.
+    pub from: EndpointId,
 }
 
 impl ChainClient {
     /// Submissions of the blocks from `from` on, at most up to `to` inclusive and at most a page of them.
     ///
     /// # Errors
-    /// What the endpoint says when even a page of one block fails, or an event that breaks the contract's rules.
+    /// What the endpoint says when even a page of one block fails, or an event that breaks the contract's rules: other
+    /// endpoints are asked first for a while then.
     pub async fn submissions(&self, from: u64, to: u64, page: &mut PageSize) -> Result<LogPage, ChainError> {
         loop {
             let last = from.saturating_add(page.blocks() - 1).min(to);
-            let filter = Filter::new()
-                .address(self.contracts().flow)
-                .event_signature(Flow::Submit::SIGNATURE_HASH)
-                .from_block(from)
-                .to_block(last);
-            let logs: Result<Vec<Log>, _> = self.rpc().call("eth_getLogs", "Submit", (filter,)).await;
+            let blocks = last.saturating_sub(from).saturating_add(1);
+            let filter = self.submit_filter().from_block(from).to_block(last);
+            let asked = Instant::now();
+            let logs: Result<(Vec<Log>, _), _> = self.rpc().call_from("eth_getLogs", "Submit", (filter,)).await;
             match logs {
-                Ok(logs) => {
-                    page.grow();
-                    let transactions = self.decode(logs)?;
-                    return Ok(LogPage { transactions, next_block: last.saturating_add(1) });
+                Ok((logs, endpoint)) => {
+                    page.works(blocks, asked.elapsed(), logs.len());
+                    let transactions = self.decode(logs, from..=last).inspect_err(|error| {
+                        self.rpc().distrust(endpoint, &error.to_string());
+                    })?;
+                    return Ok(LogPage { transactions, next_block: last.saturating_add(1), from: endpoint });
                 }
-                // Endpoints refuse too long a range in many ways, or take too long over it.
-                Err(error @ (ChainError::Rpc { .. } | ChainError::Http { .. } | ChainError::Timeout { .. })) => {
-                    if last == from || !page.shrink() {
+                Err(error) if error.may_be_range() => {
+                    if !page.shrink(blocks) {
                         return Err(error);
                     }
                     tracing::debug!(from, last, %error, "asking for fewer blocks at a time");
@@ -166,13 +211,29 @@ impl ChainClient {
         }
     }
 
-    fn decode(&self, logs: Vec<Log>) -> Result<Vec<FlowTransaction>, ChainError> {
+    /// Submissions of the block with this hash; unlike a range of numbers it is refused where the block is not known.
+    pub async fn submissions_in(&self, block: &Header) -> Result<Vec<FlowTransaction>, ChainError> {
+        let filter = self.submit_filter().at_block_hash(B256::from(block.hash.0));
+        let logs: Vec<Log> = self.rpc().call("eth_getLogs", "Submit", (filter,)).await?;
+        self.decode(logs, block.number..=block.number)
+    }
+
+    fn submit_filter(&self) -> Filter {
+        Filter::new().address(self.contracts().flow).event_signature(Flow::Submit::SIGNATURE_HASH)
+    }
+
+    fn decode(&self, logs: Vec<Log>, blocks: RangeInclusive<u64>) -> Result<Vec<FlowTransaction>, ChainError> {
+        let wrong = |reason: String| self.rpc().bad_reply("eth_getLogs Submit", reason);
         let mut transactions = Vec::with_capacity(logs.len());
         for log in logs.iter().filter(|log| !log.removed && log.address() == self.contracts().flow) {
-            transactions.push(decode_submit(log).map_err(|error| {
-                let place = format!("Submit event of block {:?}: {error}", log.block_number.unwrap_or_default());
-                self.rpc().bad_reply("eth_getLogs Submit", place)
-            })?);
+            let place = log.block_number.unwrap_or_default();
+            let transaction =
+                decode_submit(log).map_err(|error| wrong(format!("Submit event of block {place}: {error}")))?;
+            if !blocks.contains(&transaction.block) {
+                let (first, last) = (blocks.start(), blocks.end());
+                return Err(wrong(format!("an event of block {place} came for blocks {first} to {last}")));
+            }
+            transactions.push(transaction);
         }
         transactions.sort_by_key(|transaction| transaction.seq);
         Ok(transactions)
@@ -289,12 +350,39 @@ mod tests {
     }
 
     #[test]
-    fn pages_shrink_to_one_block_and_grow_back() {
+    fn pages_find_what_an_endpoint_allows() {
+        for allowed in [1, 3, 100, 999, 1000, 2000, 5000, 9_999, 10_000, 100_000] {
+            let mut page = PageSize::default();
+            let (mut refused, mut answered) = (0, 0);
+            for _ in 0..300 {
+                let blocks = page.blocks();
+                if blocks > allowed {
+                    assert!(page.shrink(blocks));
+                    refused += 1;
+                } else {
+                    page.works(blocks, Duration::ZERO, 0);
+                    answered += blocks;
+                }
+            }
+            let best = allowed.min(20_000);
+            assert!(page.blocks() * 2 >= best, "{} of {allowed}", page.blocks());
+            assert!(answered >= 300 * best / 2, "{answered} blocks where {allowed} are allowed");
+            assert!(refused < 60, "{refused} refused where {allowed} are allowed");
+        }
+    }
+
+    #[test]
+    fn pages_shrink_to_one_block_and_do_not_grow_when_slow() {
         let mut page = PageSize::up_to(100);
-        while page.shrink() {}
+        while page.shrink(page.blocks()) {}
         assert_eq!(page.blocks(), 1);
-        (0..10).for_each(|_| page.grow());
+        for (time, submissions) in [(Duration::from_secs(5), 0), (Duration::ZERO, 5000)] {
+            page.works(1, time, submissions);
+            assert_eq!(page.blocks(), 1);
+        }
+        (0..100).for_each(|_| page.works(page.blocks(), Duration::ZERO, 0));
         assert_eq!(page.blocks(), 100);
+        page.works(7, Duration::ZERO, 0);
         assert_eq!(PageSize::up_to(0).blocks(), 1);
     }
 }

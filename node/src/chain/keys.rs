@@ -146,6 +146,11 @@ impl Key {
         }
     }
 
+    /// Reads 64 hex digits, with or without 0x in front. `origin` says in errors where they stand.
+    pub fn from_hex(origin: &str, text: &str) -> Result<Self, KeyError> {
+        parse(origin, text)
+    }
+
     /// The account that the key signs for.
     pub fn address(&self) -> Address {
         self.signer.address()

@@ -1,11 +1,14 @@
 //! The chain: what the node reads from the storage network's contracts, and the transactions it sends to them.
 //!
-//! [`client`] reads, [`flow_log`] reads the record of submissions, [`watch`] follows the mining context, [`tx`] sends
+//! [`rpc`] calls one of several endpoints, [`client`] reads, [`flow_log`] reads the record of submissions, [`watch`] follows the mining context, [`tx`] sends
 //! transactions, [`submit`] sends answers, [`upload`] submits files, [`miner_id`] registers, [`rewards`] withdraws.
 
 pub mod anvil;
+pub mod blocks;
+mod budget;
 pub mod client;
 pub mod contracts;
+mod endpoints;
 pub mod error;
 pub mod flow_log;
 pub mod keys;

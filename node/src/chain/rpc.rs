@@ -1,33 +1,55 @@
-//! JSON-RPC over HTTP to one endpoint: every call has a time limit, passing failures are tried again, and no error
-//! tells a secret that the endpoint's URL holds.
+//! JSON-RPC over HTTP to one chain, through one or several endpoints: every call has a time limit, passing failures are
+//! tried again, where one endpoint fails another is asked, and no error tells a secret that a URL holds.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use alloy::{
-    rpc::client::RpcClient,
-    transports::{
-        RpcError, TransportError, TransportErrorKind,
-        http::{Http, reqwest},
-    },
+    primitives::{Bytes, U64},
+    transports::http::reqwest::{self, Response, header},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use futures::future::join_all;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
+pub use super::endpoints::{EndpointId, EndpointStatus};
 use super::{
-    error::ChainError,
+    endpoints::{ChainCheck, Endpoints},
+    error::{ChainError, Fault},
     revert::{Revert, clip},
 };
 
 /// How patient the node is with an endpoint.
 #[derive(Clone, Debug)]
 pub struct RpcOptions {
-    /// Longest wait for one reply.
+    /// Longest wait for one reply. Default 10 s.
     pub timeout: Duration,
-    /// Times that a call is made before a passing failure is reported; at least 1.
+    /// Times that a call is made before a passing failure is reported, one more for each further endpoint; at least 1.
+    /// Default 5.
     pub attempts: u32,
-    /// Wait before the second attempt; it doubles with each further one.
+    /// Wait before the second attempt where no other endpoint is ready; it doubles with each further one. Default 100 ms.
     pub backoff: Duration,
-    /// Longest wait between two attempts.
+    /// Longest wait between two attempts. Default 2 s.
     pub max_backoff: Duration,
+    /// Requests per second that each endpoint gets at most, with bursts of one second's; `None` means no limit.
+    /// An endpoint that complains gets fewer for a while, whatever is configured. Default 100.
+    pub requests_per_second: Option<u32>,
+    /// How long others are asked after an endpoint failed; it doubles with each further failure. Default 2 s.
+    pub cool_down: Duration,
+    /// Longest time that others are asked for, and that an endpoint may ask to be left alone. Default 60 s.
+    pub max_cool_down: Duration,
+    /// Blocks that an endpoint may be behind the others before those are asked first. Default 10.
+    pub max_lag: u64,
+    /// Longest reply that is taken, in bytes. Default 32 MiB.
+    pub max_reply_bytes: usize,
 }
 
 impl Default for RpcOptions {
@@ -37,6 +59,11 @@ impl Default for RpcOptions {
             attempts: 5,
             backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(2),
+            requests_per_second: Some(100),
+            cool_down: Duration::from_secs(2),
+            max_cool_down: Duration::from_secs(60),
+            max_lag: 10,
+            max_reply_bytes: 32 << 20,
         }
     }
 }
@@ -51,51 +78,114 @@ pub trait Reply: DeserializeOwned + fmt::Debug + Send + Sync + Unpin + 'static {
 
 impl<T: DeserializeOwned + fmt::Debug + Send + Sync + Unpin + 'static> Reply for T {}
 
-/// One endpoint. Cheap to clone.
+/// The endpoints of one chain. Cheap to clone; clones share what is known of the endpoints.
 #[derive(Clone)]
 pub struct Rpc {
-    client: RpcClient,
-    endpoint: Arc<Endpoint>,
+    endpoints: Arc<Endpoints>,
+    /// Id of the chain that all endpoints have to be of, once it is known.
+    chain_id: Arc<OnceLock<u64>>,
+    next_id: Arc<AtomicU64>,
     options: RpcOptions,
-}
-
-/// The URL as it may be shown, and the parts of it that may not.
-struct Endpoint {
-    shown: String,
-    secrets: Vec<String>,
 }
 
 impl fmt::Debug for Rpc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rpc").field("url", &self.endpoint.shown).field("options", &self.options).finish()
+        f.debug_struct("Rpc").field("endpoints", &self.endpoints).field("options", &self.options).finish()
     }
 }
 
+/// Method and what more there is to say about it, as errors show it.
+fn named(method: &str, detail: &str) -> String {
+    if detail.is_empty() { method.to_owned() } else { format!("{method} {detail}") }
+}
+
 impl Rpc {
-    /// Prepares calls to `url`; nothing is sent yet.
+    /// Prepares calls to one endpoint; nothing is sent yet.
     pub fn new(url: &str, options: RpcOptions) -> Result<Self, ChainError> {
-        let unusable = |reason: String| ChainError::Url { reason };
-        let url = reqwest::Url::parse(url.trim()).map_err(|error| unusable(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(unusable(format!("scheme {:?} is neither http nor https", url.scheme())));
-        }
-        let host = url.host_str().ok_or_else(|| unusable("it names no host".to_owned()))?;
-        let mut builder = reqwest::Client::builder()
-            .timeout(options.timeout)
-            .connect_timeout(options.timeout)
-            .redirect(reqwest::redirect::Policy::none());
-        if matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
-            // A proxy of the environment cannot reach this machine's own ports.
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| unusable(error.without_url().to_string()))?;
-        let endpoint = Arc::new(Endpoint::of(&url));
-        Ok(Rpc { client: RpcClient::new(Http::with_client(client, url), true), endpoint, options })
+        Rpc::over(&[url], options)
     }
 
-    /// The endpoint as it may be shown: scheme, host and port.
+    /// Prepares calls to several endpoints of one chain, the preferred one first; nothing is sent yet.
+    pub fn over<U: AsRef<str>>(urls: &[U], options: RpcOptions) -> Result<Self, ChainError> {
+        let endpoints = Arc::new(Endpoints::new(urls, &options)?);
+        Ok(Rpc { endpoints, chain_id: Arc::default(), next_id: Arc::default(), options })
+    }
+
+    /// The endpoint that answered last, as it may be shown: scheme, host and port.
     pub fn url(&self) -> &str {
-        &self.endpoint.shown
+        &self.endpoints.current().shown
+    }
+
+    /// How each endpoint does.
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        self.endpoints.status()
+    }
+
+    /// Asks which chain this is. `expected`, or else what the first answer says, is what every endpoint has to say, now
+    /// or when it is first used.
+    pub async fn agree_on_chain(&self, expected: Option<u64>) -> Result<u64, ChainError> {
+        let (got, first) = self.call_from::<_, U64>("eth_chainId", "", ()).await?;
+        let expected = expected.unwrap_or(got.to());
+        self.check_chain(first, got.to(), expected)?;
+        let chain_id = *self.chain_id.get_or_init(|| expected);
+        // A wrong one among the others is a mistake in the configuration; one that does not answer is checked later.
+        let others = self.endpoints.ids().filter(|id| *id != first);
+        let checks = join_all(others.map(|id| async move {
+            match self.call_at::<_, U64>(id, "eth_chainId", "", ()).await {
+                Err(error @ ChainError::WrongChain { .. }) => Err(error),
+                _ => Ok(()),
+            }
+        }));
+        checks.await.into_iter().collect::<Result<(), _>>()?;
+        Ok(chain_id)
+    }
+
+    fn check_chain(&self, id: EndpointId, got: u64, expected: u64) -> Result<(), ChainError> {
+        let is_right = got == expected;
+        self.endpoints.set_chain_check(id, if is_right { ChainCheck::Right } else { ChainCheck::Wrong(got) });
+        let url = self.endpoints.get(id).shown.clone();
+        if is_right { Ok(()) } else { Err(ChainError::WrongChain { url, got, expected }) }
+    }
+
+    /// Number of the last block. An endpoint that is behind what another one told of is passed over if it can be.
+    pub async fn head(&self) -> Result<u64, ChainError> {
+        let (head, id) = self.call_from::<_, U64>("eth_blockNumber", "", ()).await?;
+        if self.endpoints.set_head(id, head.to()) {
+            return Ok(head.to());
+        }
+        let (head, id) = self.call_from::<_, U64>("eth_blockNumber", "", ()).await?;
+        self.endpoints.set_head(id, head.to());
+        Ok(head.to())
+    }
+
+    /// Asks every endpoint for its last block and compares them anew: the only way to learn that the preferred one lags,
+    /// or that it does not any more. Nothing is sent where there is one endpoint.
+    pub async fn compare_heads(&self) {
+        if self.endpoints.len() == 1 {
+            return;
+        }
+        self.endpoints.forget_heads();
+        self.endpoints.forget_wrong_chains();
+        let heads = join_all(self.endpoints.ids().map(|id| async move {
+            let head = self.call_at::<_, U64>(id, "eth_blockNumber", "", ()).await.ok()?;
+            Some((id, head.to()))
+        }));
+        let mut heads: Vec<(EndpointId, u64)> = heads.await.into_iter().flatten().collect();
+        // The highest first: the others are compared with it.
+        heads.sort_by_key(|(_, head)| std::cmp::Reverse(*head));
+        for (id, head) in heads {
+            self.endpoints.set_head(id, head);
+        }
+    }
+
+    /// Forgets the last blocks that endpoints told of: after a reorganisation they may be too high for ever.
+    pub fn forget_heads(&self) {
+        self.endpoints.forget_heads();
+    }
+
+    /// Has others asked for a while, since what this endpoint said cannot be true.
+    pub fn distrust(&self, id: EndpointId, reason: &str) {
+        self.endpoints.failed(id, &self.endpoints.scrub(reason));
     }
 
     /// Calls `method`, again after passing failures. `detail` says more for errors, for example a contract's function.
@@ -105,80 +195,269 @@ impl Rpc {
         detail: &str,
         params: P,
     ) -> Result<R, ChainError> {
+        Ok(self.call_from(method, detail, params).await?.0)
+    }
+
+    /// Like [`Rpc::call`], and says which endpoint answered.
+    pub async fn call_from<P: Params, R: Reply>(
+        &self,
+        method: &'static str,
+        detail: &str,
+        params: P,
+    ) -> Result<(R, EndpointId), ChainError> {
+        let attempts = self.options.attempts.max(1).saturating_add(self.endpoints.len() as u32 - 1);
         let mut wait = self.options.backoff;
+        let mut tried = Vec::new();
         let mut attempt = 1;
         loop {
-            match self.call_once(method, detail, params.clone()).await {
-                Err(error) if error.is_transient() && attempt < self.options.attempts => {
-                    tracing::debug!(attempt, %error, "the chain did not answer, trying again");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(self.options.max_backoff);
-                    attempt += 1;
-                }
-                other => return other,
+            let id = self.endpoints.choose(&tried);
+            let error = match self.call_at(id, method, detail, params.clone()).await {
+                Ok(reply) => return Ok((reply, id)),
+                Err(error) => error,
+            };
+            tried.push(id);
+            let has_other = self.endpoints.has_ready(&tried);
+            let fault = error.fault();
+            // What is no reply at all comes from something before the endpoint, and may pass too.
+            let may_pass = error.is_transient() || matches!(error, ChainError::Reply { .. });
+            let is_worth_it = may_pass || (fault != Fault::Question && has_other);
+            if attempt >= attempts || !is_worth_it || is_heavy(method, &error) {
+                return Err(error);
             }
+            tracing::debug!(attempt, %error, "the chain did not answer, trying again");
+            if !has_other {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(self.options.max_backoff);
+                tried.clear();
+            }
+            attempt += 1;
         }
     }
 
-    /// Calls `method` one time.
+    /// Calls `method` one time, at the endpoint that does best.
     pub async fn call_once<P: Params, R: Reply>(
         &self,
         method: &'static str,
         detail: &str,
         params: P,
     ) -> Result<R, ChainError> {
-        let name = || if detail.is_empty() { method.to_owned() } else { format!("{method} {detail}") };
+        self.call_at(self.endpoints.choose(&[]), method, detail, params).await
+    }
+
+    /// Calls `method` one time at each endpoint but this one, and returns what they answer.
+    pub async fn call_others<P: Params, R: Reply>(
+        &self,
+        except: EndpointId,
+        method: &'static str,
+        detail: &str,
+        params: P,
+    ) -> Vec<R> {
+        let others = self.endpoints.ids().filter(|id| *id != except);
+        let replies = join_all(others.map(|id| self.call_at(id, method, detail, params.clone()))).await;
+        replies.into_iter().filter_map(Result::ok).collect()
+    }
+
+    /// Calls `method` one time at this endpoint.
+    pub async fn call_at<P: Params, R: Reply>(
+        &self,
+        id: EndpointId,
+        method: &'static str,
+        detail: &str,
+        params: P,
+    ) -> Result<R, ChainError> {
+        if let Some(&expected) = self.chain_id.get() {
+            match self.endpoints.chain_check(id) {
+                ChainCheck::Right => {}
+                ChainCheck::Wrong(got) => self.check_chain(id, got, expected)?,
+                ChainCheck::Unchecked => {
+                    let got: U64 = self.request(id, "eth_chainId", "", ()).await?;
+                    self.check_chain(id, got.to(), expected)?;
+                }
+            }
+        }
+        self.request(id, method, detail, params).await
+    }
+
+    /// Sends a request when its turn comes, and notes what that says about the endpoint.
+    async fn request<P: Params, R: Reply>(
+        &self,
+        id: EndpointId,
+        method: &'static str,
+        detail: &str,
+        params: P,
+    ) -> Result<R, ChainError> {
+        let endpoint = self.endpoints.get(id);
+        let call = named(method, detail);
+        match endpoint.budget.take(self.options.timeout) {
+            Ok(wait) if wait.is_zero() => {}
+            Ok(wait) => tokio::time::sleep(wait).await,
+            Err(wait) => return Err(ChainError::Busy { url: endpoint.shown.clone(), call, wait }),
+        }
+        let result = self.exchange(id, &call, method, params).await;
+        match &result {
+            Ok(_) => self.endpoints.answered(id),
+            Err(error) => match error.fault() {
+                Fault::Endpoint if !is_heavy(method, error) => self.endpoints.failed(id, &error.to_string()),
+                Fault::Load(retry_after) => self.endpoints.complained(id, retry_after, &error.to_string()),
+                _ => self.endpoints.answered(id),
+            },
+        }
+        result
+    }
+
+    /// One request and its reply.
+    async fn exchange<P: Params, R: Reply>(
+        &self,
+        id: EndpointId,
+        call: &str,
+        method: &'static str,
+        params: P,
+    ) -> Result<R, ChainError> {
+        let endpoint = self.endpoints.get(id);
+        let request_id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let request = Request { jsonrpc: "2.0", id: request_id, method, params };
+        let body = serde_json::to_vec(&request).map_err(|error| self.bad_reply_of(id, call, error))?;
+        let request = endpoint.client.post(endpoint.url.clone());
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(body).send();
+        let exchange = async {
+            let mut response = request.await.map_err(|error| self.unreachable(id, call, error))?;
+            let body = self.body(id, call, &mut response).await?;
+            Ok((response, body))
+        };
         // The HTTP client has the same limit; this one also covers what it does not count, such as name lookups.
         let limit = self.options.timeout + Duration::from_secs(1);
-        match tokio::time::timeout(limit, self.client.request::<P, R>(method, params)).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(self.explain(name(), error)),
-            Err(_) => Err(self.timed_out(name())),
+        let (response, body) =
+            tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(self.timed_out(id, call)))?;
+        let failure = serde_json::from_slice::<Failure>(&body).ok().and_then(|failure| failure.error);
+        let status = response.status();
+        match failure {
+            Some(error) if status.as_u16() != 429 => Err(self.explain(id, call, error)),
+            _ if !status.is_success() => Err(ChainError::Http {
+                url: endpoint.shown.clone(),
+                call: call.to_owned(),
+                status: status.as_u16(),
+                body: self.endpoints.scrub(&String::from_utf8_lossy(&body[..body.len().min(400)])),
+                retry_after: retry_after(&response),
+            }),
+            _ => match serde_json::from_slice::<Success<R>>(&body) {
+                Ok(success) if success.id == request_id => Ok(success.result),
+                Ok(success) => {
+                    Err(self.bad_reply_of(id, call, format!("it answers request {}, not {request_id}", success.id)))
+                }
+                Err(error) => {
+                    let text = String::from_utf8_lossy(&body[..body.len().min(400)]);
+                    Err(self.bad_reply_of(id, call, format!("{error}, in {:?}", clip(&text, 120))))
+                }
+            },
         }
+    }
+
+    /// The whole reply, up to the longest that is taken.
+    async fn body(&self, id: EndpointId, call: &str, response: &mut Response) -> Result<Vec<u8>, ChainError> {
+        let limit = self.options.max_reply_bytes;
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(|error| self.unreachable(id, call, error))? {
+            if body.len() + part.len() > limit {
+                let url = self.endpoints.get(id).shown.clone();
+                return Err(ChainError::TooLong { url, call: call.to_owned(), limit });
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
     }
 
     /// An error that says the reply to `call` was not understood.
     pub(crate) fn bad_reply(&self, call: &str, reason: impl fmt::Display) -> ChainError {
-        let reason = self.endpoint.scrub(&reason.to_string());
-        ChainError::Reply { url: self.endpoint.shown.clone(), call: call.to_owned(), reason }
+        let reason = self.endpoints.scrub(&reason.to_string());
+        ChainError::Reply { url: self.url().to_owned(), call: call.to_owned(), reason }
     }
 
-    fn timed_out(&self, call: String) -> ChainError {
-        ChainError::Timeout { url: self.endpoint.shown.clone(), call, limit: self.options.timeout }
+    fn bad_reply_of(&self, id: EndpointId, call: &str, reason: impl fmt::Display) -> ChainError {
+        let reason = self.endpoints.scrub(&reason.to_string());
+        ChainError::Reply { url: self.endpoints.get(id).shown.clone(), call: call.to_owned(), reason }
     }
 
-    fn explain(&self, call: String, error: TransportError) -> ChainError {
-        let url = self.endpoint.shown.clone();
-        let scrub = |text: &str| self.endpoint.scrub(text);
-        match error {
-            RpcError::ErrorResp(payload) => {
-                let data = payload.as_revert_data();
-                let is_revert = data.is_some() || payload.code == 3 || payload.message.contains("execution reverted");
-                if is_revert {
-                    let revert = Revert::decode(&data.unwrap_or_default(), &scrub(&payload.message));
-                    return ChainError::Reverted { url, call, revert };
-                }
-                ChainError::Rpc { url, call, code: payload.code, message: scrub(&payload.message) }
-            }
-            RpcError::Transport(TransportErrorKind::HttpError(error)) => {
-                ChainError::Http { url, call, status: error.status, body: scrub(&error.body) }
-            }
-            RpcError::Transport(TransportErrorKind::HttpErrorWithRetryAfter { error, .. }) => {
-                ChainError::Http { url, call, status: error.status, body: scrub(&error.body) }
-            }
-            RpcError::Transport(TransportErrorKind::Custom(error)) => match error.downcast::<reqwest::Error>() {
-                Ok(error) if error.is_timeout() => self.timed_out(call),
-                Ok(error) => ChainError::Unreachable { url, call, reason: scrub(&with_causes(&error.without_url())) },
-                Err(error) => ChainError::Unreachable { url, call, reason: scrub(&with_causes(&*error)) },
-            },
-            RpcError::Transport(error) => ChainError::Unreachable { url, call, reason: scrub(&error.to_string()) },
-            RpcError::DeserError { err, text } => {
-                let reason = scrub(&format!("{err}, in {:?}", clip(&text, 120)));
-                ChainError::Reply { url, call, reason }
-            }
-            other => ChainError::Reply { url, call, reason: scrub(&other.to_string()) },
+    fn timed_out(&self, id: EndpointId, call: &str) -> ChainError {
+        let url = self.endpoints.get(id).shown.clone();
+        ChainError::Timeout { url, call: call.to_owned(), limit: self.options.timeout }
+    }
+
+    fn unreachable(&self, id: EndpointId, call: &str, error: reqwest::Error) -> ChainError {
+        if error.is_timeout() {
+            return self.timed_out(id, call);
         }
+        let reason = self.endpoints.scrub(&with_causes(&error.without_url()));
+        ChainError::Unreachable { url: self.endpoints.get(id).shown.clone(), call: call.to_owned(), reason }
     }
+
+    fn explain(&self, id: EndpointId, call: &str, error: ErrorObject) -> ChainError {
+        let (url, call) = (self.endpoints.get(id).shown.clone(), call.to_owned());
+        let message = self.endpoints.scrub(&error.message);
+        let data = error.message.contains("revert").then(|| revert_data(&error.data)).flatten();
+        let is_revert = data.is_some() || error.code == 3 || error.message.contains("execution reverted");
+        if is_revert {
+            return ChainError::Reverted { url, call, revert: Revert::decode(&data.unwrap_or_default(), &message) };
+        }
+        ChainError::Rpc { url, call, code: error.code, message }
+    }
+}
+
+/// Whether the endpoint may have failed because the question was too heavy: whoever asked has to ask for less, and
+/// nothing is won by asking again.
+fn is_heavy(method: &str, error: &ChainError) -> bool {
+    method == "eth_getLogs"
+        && match error {
+            ChainError::Timeout { .. } | ChainError::TooLong { .. } | ChainError::Http { status: 504, .. } => true,
+            ChainError::Rpc { message, .. } => error.may_be_range() && message.to_ascii_lowercase().contains("time"),
+            _ => false,
+        }
+}
+
+#[derive(Serialize)]
+struct Request<P> {
+    jsonrpc: &'static str,
+    id: u64,
+    method: &'static str,
+    params: P,
+}
+
+/// A reply with an error; one with a result has none here.
+#[derive(Deserialize)]
+struct Failure {
+    error: Option<ErrorObject>,
+}
+
+#[derive(Deserialize)]
+struct ErrorObject {
+    code: i64,
+    #[serde(default)]
+    message: Cow<'static, str>,
+    #[serde(default)]
+    data: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "R: DeserializeOwned"))]
+struct Success<R> {
+    id: u64,
+    /// Null is a result, nothing is none.
+    #[serde(deserialize_with = "Deserialize::deserialize")]
+    result: R,
+}
+
+/// What the EVM returned when it reverted: the first hexadecimal text in what the endpoint attached to its error.
+fn revert_data(data: &Value) -> Option<Bytes> {
+    match data {
+        Value::String(text) => text.parse().ok(),
+        Value::Object(fields) => fields.values().find_map(revert_data),
+        _ => None,
+    }
+}
+
+/// When the endpoint asks to be asked again: seconds, the form that endpoints use.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds: u64 = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// An error and what caused it, on one line. reqwest's own text names the kind of failure only.
@@ -190,35 +469,7 @@ fn with_causes(error: &dyn Error) -> String {
         text.push_str(&error.to_string());
         cause = error.source();
     }
-    if text.contains("scheme is not http") {
-        text.push_str("; this build speaks http, not https");
-    }
     text
-}
-
-impl Endpoint {
-    /// Shortest part of a path or query that is looked for in texts; shorter ones occur in any text.
-    const SHORTEST_SECRET: usize = 4;
-
-    fn of(url: &reqwest::Url) -> Self {
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let shown = format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default());
-        let mut secrets: Vec<String> = Vec::new();
-        secrets.extend(url.path().split('/').map(str::to_owned));
-        secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
-        secrets.extend(url.query().map(str::to_owned));
-        secrets.push(url.username().to_owned());
-        secrets.extend(url.password().map(str::to_owned));
-        secrets.retain(|secret| secret.len() >= Self::SHORTEST_SECRET);
-        // Longer ones first: a secret that is part of another must not break it up.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Endpoint { shown, secrets }
-    }
-
-    /// `text` on one line, cut, and without the secret parts of the URL.
-    fn scrub(&self, text: &str) -> String {
-        clip(&self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***")), 300)
-    }
 }
 
 #[cfg(test)]
@@ -238,7 +489,7 @@ mod tests {
         let rpc = Rpc::new(URL, RpcOptions::default()).unwrap();
         assert_eq!(rpc.url(), "http://127.0.0.1:1");
         hides(&format!("{rpc:?}"));
-        hides(&rpc.endpoint.scrub(URL));
+        hides(&rpc.endpoints.scrub(URL));
         hides(&rpc.bad_reply("eth_call", URL).to_string());
     }
 
@@ -260,5 +511,30 @@ mod tests {
             assert!(matches!(error, ChainError::Url { .. }));
             hides(&error.to_string());
         }
+    }
+    #[tokio::test]
+    async fn https_is_spoken_to_https_urls() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/secret-path", listener.local_addr().unwrap());
+        let rpc = Rpc::new(&url, RpcOptions { attempts: 1, ..RpcOptions::default() }).unwrap();
+        let asked = tokio::spawn(async move { rpc.call::<_, String>("eth_chainId", "", ()).await });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut first = [0; 6];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first).await.unwrap();
+        // A TLS record with a handshake, and in it the greeting of a client.
+        assert_eq!((first[0], first[1], first[5]), (22, 3, 1));
+        drop(stream);
+        let error = asked.await.unwrap().unwrap_err();
+        assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
+        assert!(!error.to_string().contains("secret-path"), "{error}");
+    }
+
+    #[test]
+    fn data_of_reverts_is_found_where_endpoints_put_it() {
+        let found = |text: &str| revert_data(&serde_json::from_str(text).unwrap());
+        let data = Some(Bytes::from_static(&[8, 195]));
+        assert_eq!(found("\"0x08c3\""), data);
+        assert_eq!(found(r#"{"hash":{"error":"revert","return":"0x08c3"}}"#), data);
+        assert_eq!(found("null"), None);
     }
 }

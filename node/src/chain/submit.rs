@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use alloy::{
-    primitives::{B256, U256},
+    primitives::{Address, B256, U256},
     rpc::types::Log,
     sol_types::{SolCall, SolEvent},
 };
@@ -118,7 +118,7 @@ pub struct Submitted {
 }
 
 /// How many answers ended how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct SubmitCounters {
     /// Handed in.
     pub submitted: u64,
@@ -137,11 +137,18 @@ pub struct SubmitCounters {
     /// Of the rejected, reverted and stale: how many for which reason. At most [`MAX_REASONS`] reasons.
     pub reasons: BTreeMap<String, u64>,
     /// Wei credited for accepted answers.
+    #[serde(serialize_with = "decimal")]
     pub reward: U256,
     /// Wei paid for gas, of accepted and reverted answers.
+    #[serde(serialize_with = "decimal")]
     pub gas_cost: U256,
     /// Gas of accepted answers.
     pub gas_accepted: u64,
+}
+
+/// Wei as a decimal text: numbers of JSON are too short for it.
+pub(crate) fn decimal<S: serde::Serializer>(wei: &U256, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(wei)
 }
 
 /// Reasons that are counted on their own; the texts come from outside.
@@ -220,7 +227,15 @@ impl Submitter {
         let (queue, answers) = mpsc::channel(options.queue.max(1));
         let (counting, counters) = watch::channel(SubmitCounters::default());
         let (outcomes, _) = broadcast::channel(1024);
-        let sender = Sender { client, txs, state, options, counting: counting.clone(), outcomes: outcomes.clone() };
+        let sender = Sender {
+            client,
+            txs,
+            state,
+            options,
+            counting: counting.clone(),
+            outcomes: outcomes.clone(),
+            seen: Mutex::default(),
+        };
         let task = tokio::spawn(Arc::new(sender).run(answers));
         Submitter { queue, counters, counting, outcomes, task }
     }
@@ -262,6 +277,7 @@ struct Sender {
     options: SubmitOptions,
     counting: watch::Sender<SubmitCounters>,
     outcomes: broadcast::Sender<Submitted>,
+    seen: Mutex<Seen>,
 }
 
 /// Answers of the context that is on, to notice one that is handed in twice.
@@ -286,8 +302,11 @@ impl Seen {
 }
 
 impl Sender {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn run(self: Arc<Self>, mut answers: mpsc::Receiver<Answer>) {
-        let mut seen = Seen::default();
         let mut running = JoinSet::new();
         loop {
             tokio::select! {
@@ -297,12 +316,16 @@ impl Sender {
                     let id = AnswerId::of(&answer);
                     if self.is_over(&id.context_digest) {
                         self.report(id, SubmitOutcome::Stale);
-                    } else if !seen.insert(id) {
+                    } else if !self.seen().insert(id) {
                         self.report(id, SubmitOutcome::Duplicate);
                     } else {
                         let sender = self.clone();
                         running.spawn(async move {
                             let outcome = sender.send(&answer).await;
+                            if matches!(outcome, SubmitOutcome::Failed { .. }) {
+                                // It may be handed in again, once the cause is gone.
+                                sender.seen().answers.remove(&id);
+                            }
                             sender.report(id, outcome);
                         });
                     }
@@ -367,9 +390,7 @@ impl Sender {
                 }
             }
         }
-        let data = PoraMine::submitCall { answer: abi_answer(answer) }.abi_encode().into();
-        let call = TxCall { what: WHAT, to: self.client.contracts().mine, data, value: U256::ZERO };
-        match self.txs.send(call).await {
+        match self.txs.send(answer_call(self.client.contracts().mine, answer)).await {
             TxOutcome::Mined(tx) => SubmitOutcome::Accepted { reward: self.reward_of(&tx.logs, answer), tx },
             TxOutcome::Refused { reason } if is_stale(&reason) => SubmitOutcome::Stale,
             TxOutcome::Refused { reason } => SubmitOutcome::Rejected { reason },
@@ -418,6 +439,12 @@ fn is_passing(reason: &Revert) -> bool {
 /// Refusals that say that the context or its window is over.
 fn is_stale(reason: &Revert) -> bool {
     ["Inconsistent mining digest", "Mine deadline exceed"].iter().any(|text| reason.text().starts_with(text))
+}
+
+/// The call that hands an answer to the mine contract.
+pub fn answer_call(mine: Address, answer: &Answer) -> TxCall {
+    let data = PoraMine::submitCall { answer: abi_answer(answer) }.abi_encode().into();
+    TxCall { what: WHAT, to: mine, data, value: U256::ZERO }
 }
 
 /// An answer as the contract's ABI wants it.

@@ -406,6 +406,15 @@ impl TxManager {
         self.inner.simulate(call).await
     }
 
+    /// Gas that `call` needs now. `Ok(Err(..))` is the contract's refusal.
+    pub async fn estimate(&self, call: &TxCall) -> Result<Result<u64, Revert>, ChainError> {
+        match self.inner.estimate(call).await {
+            Ok(gas) => Ok(Ok(gas)),
+            Err(ChainError::Reverted { revert, .. }) => Ok(Err(revert)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Simulates `call`, sends it and waits until it is in a block.
     ///
     /// What was sent is watched to its end even when the future is dropped.
@@ -641,6 +650,8 @@ impl Inner {
                 continue;
             }
             return match error.rpc_message().map(Refused::of) {
+                // Exactly these bytes: they got there by another endpoint.
+                Some(Refused::Known) => Ok(HandedOver::Yes),
                 Some(Refused::Nonce) => Ok(HandedOver::NonceTaken),
                 Some(Refused::Fee) => {
                     Ok(HandedOver::FeeTooLow(error.rpc_message().map(|text| clip(text, 200)).unwrap_or_default()))
@@ -819,10 +830,14 @@ impl Inner {
         Revert::from_text("the contract refused it in its block, and does not refuse it in a simulation")
     }
 
-    /// Whether the chain knows a transaction, in a block or waiting for one.
+    /// Whether the chain knows a transaction, in a block or waiting for one. Every endpoint is asked: one that did not take
+    /// it itself may not have heard of it yet.
     async fn is_known(&self, hash: B256) -> Result<bool, ChainError> {
-        let found: Option<serde_json::Value> = self.rpc.call("eth_getTransactionByHash", "", (hash,)).await?;
-        Ok(found.is_some_and(|found| !found.is_null()))
+        const METHOD: &str = "eth_getTransactionByHash";
+        type Found = Option<serde_json::Value>;
+        let (found, from) = self.rpc.call_from::<_, Found>(METHOD, "", (hash,)).await?;
+        let is_known = |found: &Found| found.as_ref().is_some_and(|found| !found.is_null());
+        Ok(is_known(&found) || self.rpc.call_others(from, METHOD, "", (hash,)).await.iter().any(is_known))
     }
 
     /// Transactions of the account, counted at "latest" or "pending".
@@ -849,6 +864,7 @@ impl Inner {
 /// Why an endpoint does not take signed bytes, by the texts of the common clients.
 #[derive(Debug, PartialEq, Eq)]
 enum Refused {
+    Known,
     Nonce,
     Fee,
     Funds,
@@ -859,8 +875,9 @@ impl Refused {
     fn of(message: &str) -> Self {
         let message = message.to_ascii_lowercase();
         let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
-        if has(&["nonce too low", "replacement", "already known", "already imported", "alreadyknown", "invalid nonce"])
-        {
+        if has(&["already known", "already imported", "alreadyknown"]) {
+            Refused::Known
+        } else if has(&["nonce too low", "replacement", "invalid nonce"]) {
             Refused::Nonce
         } else if has(&["insufficient funds", "insufficient balance"]) {
             Refused::Funds
@@ -909,8 +926,8 @@ mod tests {
         for (text, expected) in [
             ("nonce too low: next nonce 5, tx nonce 4", Refused::Nonce),
             ("replacement transaction underpriced", Refused::Nonce),
-            ("already known", Refused::Nonce),
-            ("transaction already imported", Refused::Nonce),
+            ("already known", Refused::Known),
+            ("transaction already imported", Refused::Known),
             ("Insufficient funds for gas * price + value", Refused::Funds),
             ("max fee per gas less than block base fee", Refused::Fee),
             ("transaction underpriced", Refused::Fee),

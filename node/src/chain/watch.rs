@@ -9,7 +9,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use zgpu_miner::puzzle::Puzzle;
 
 use super::{
-    client::{ChainClient, IdleReason, MinerConfig, MiningTask},
+    client::{ChainClient, IdleReason, MineContext, MinerConfig, MiningTask},
     error::ChainError,
 };
 
@@ -54,6 +54,8 @@ impl Default for WatchOptions {
 #[derive(Debug)]
 pub struct ContextWatcher {
     state: watch::Receiver<MiningState>,
+    context: watch::Receiver<Option<MineContext>>,
+    miner: watch::Sender<MinerConfig>,
     task: JoinHandle<()>,
 }
 
@@ -67,21 +69,44 @@ impl ContextWatcher {
     /// Starts to follow the context of one miner.
     pub fn start(client: ChainClient, miner: MinerConfig, options: WatchOptions) -> Self {
         let (sender, state) = watch::channel(MiningState::Idle { reason: IdleReason::Starting });
-        let follower = Follower { client, miner, options, sender, generation: 0, last: None, last_block: None };
-        ContextWatcher { state, task: tokio::spawn(follower.run()) }
+        let (context_sender, context) = watch::channel(None);
+        let (miner, config) = watch::channel(miner);
+        let follower = Follower {
+            client,
+            miner: config,
+            options,
+            sender,
+            context: context_sender,
+            generation: 0,
+            last: None,
+            last_block: None,
+        };
+        ContextWatcher { state, context, miner, task: tokio::spawn(follower.run()) }
     }
 
     /// What there is to mine, now and whenever it changes. Each puzzle has a larger generation than those before it.
     pub fn state(&self) -> watch::Receiver<MiningState> {
         self.state.clone()
     }
+
+    /// The epoch's context, in and out of the miner's window, now and whenever it changes; `None` before the chain's
+    /// first answer.
+    pub fn context(&self) -> watch::Receiver<Option<MineContext>> {
+        self.context.clone()
+    }
+
+    /// Has another part of the flow mined from now on.
+    pub fn set_miner(&self, miner: MinerConfig) {
+        self.miner.send_if_modified(|current| std::mem::replace(current, miner) != miner);
+    }
 }
 
 struct Follower {
     client: ChainClient,
-    miner: MinerConfig,
+    miner: watch::Receiver<MinerConfig>,
     options: WatchOptions,
     sender: watch::Sender<MiningState>,
+    context: watch::Sender<Option<MineContext>>,
     /// Of the last puzzle.
     generation: u64,
     /// The last puzzle, as the chain gave it: with generation 0.
@@ -96,7 +121,10 @@ impl Follower {
         let mut ticks = tokio::time::interval(self.options.poll);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Ok(()) = self.miner.changed() => self.last_block = None,
+            }
             match self.look().await {
                 Ok(()) => answered = Instant::now(),
                 Err(error) => {
@@ -117,7 +145,16 @@ impl Follower {
         if self.last_block == Some(block) {
             return Ok(());
         }
-        match self.client.mining_task(&self.miner).await? {
+        let miner = *self.miner.borrow_and_update();
+        let task = match self.client.worker_context(miner.miner_id).await? {
+            Some(worker) => {
+                let context = Some(worker.context);
+                self.context.send_if_modified(|current| std::mem::replace(current, context) != context);
+                self.client.task_in(&miner, &worker).await?
+            }
+            None => MiningTask::Idle(IdleReason::NotRegistered { miner_id: miner.miner_id }),
+        };
+        match task {
             MiningTask::Ready(puzzle) => self.publish_puzzle(puzzle),
             MiningTask::Idle(reason) => self.publish_idle(reason),
         }

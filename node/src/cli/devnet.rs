@@ -5,10 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use clap::Args;
 use zgpu_core::device::BackendChoice;
 
-use crate::{
-    chain::keys::{KeySource, PasswordSource},
-    devnet::{self, DevnetOptions},
-};
+use super::key::KeyArgs;
+use crate::devnet::{self, DevnetOptions};
 
 const MINER_KEY_VARIABLE: &str = "ZGPU_MINER_KEY";
 
@@ -50,33 +48,13 @@ pub(super) struct DevnetArgs {
     /// Give up after this many seconds.
     #[arg(long, default_value_t = 900, value_name = "SECONDS")]
     timeout: u64,
-    /// File with the miner's key: 64 hex digits.
-    #[arg(long, value_name = "PATH", conflicts_with = "keystore")]
-    key_file: Option<PathBuf>,
-    /// Encrypted keystore with the miner's key.
-    #[arg(long, value_name = "PATH", requires = "password_file")]
-    keystore: Option<PathBuf>,
-    /// File with the keystore's password.
-    #[arg(long, value_name = "PATH", requires = "keystore")]
-    password_file: Option<PathBuf>,
-}
-
-impl DevnetArgs {
-    fn key_source(&self) -> Option<KeySource> {
-        match (&self.key_file, &self.keystore, &self.password_file) {
-            (Some(path), _, _) => Some(KeySource::HexFile(path.clone())),
-            (None, Some(path), Some(password)) => {
-                Some(KeySource::Keystore { path: path.clone(), password: PasswordSource::File(password.clone()) })
-            }
-            _ if std::env::var_os(MINER_KEY_VARIABLE).is_some() => Some(KeySource::Env(MINER_KEY_VARIABLE.into())),
-            _ => None,
-        }
-    }
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 pub(super) fn run(args: DevnetArgs) -> anyhow::Result<ExitCode> {
     let options = DevnetOptions {
-        miner_key: args.key_source(),
+        miner_key: args.key.source(MINER_KEY_VARIABLE),
         file: args.file,
         proofs: args.proofs,
         backend: args.backend,

@@ -4,11 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use alloy::hex;
 use anyhow::Context;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::sync::watch;
 
 use super::{Devnet, Folder, progress::Steps};
 use crate::{
-    duties::sync::follow,
+    duties::sync::{LogSync, SyncOptions},
     rpc::{Connections, NetworkIdentity, NodeStatus, ProtocolVersion, RpcConfig, RpcHandle, serve},
     store::Store,
 };
@@ -23,13 +23,7 @@ pub(super) struct OpenDevnet {
     _devnet: Devnet,
     _folder: Folder,
     rpc: RpcHandle,
-    following: JoinHandle<()>,
-}
-
-impl Drop for OpenDevnet {
-    fn drop(&mut self) {
-        self.following.abort();
-    }
+    _sync: LogSync,
 }
 
 impl OpenDevnet {
@@ -50,15 +44,21 @@ impl OpenDevnet {
         let mut config = RpcConfig::new(address, network);
         // All methods at one address, as tools that test nodes want it; not where others could reach them.
         config.listen_admin = address.ip().is_loopback().then_some(address);
-        let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None }).await?;
-        let (chain, start_block) = (devnet.chain.clone(), devnet.deployment.start_block);
-        let following = tokio::spawn(async move { follow(&chain, &store, start_block, POLL, &status).await });
+        let rpc = serve(config, Connections { store: store.clone(), status: node, miner: None, files: None }).await?;
+        let options = SyncOptions {
+            start_block: devnet.deployment.start_block,
+            confirmations: 0,
+            poll: POLL,
+            ..SyncOptions::default()
+        };
+        let sync = LogSync::start(devnet.chain.clone(), store, options);
+        sync.publish(status);
         steps.done(&format!("node for clients at http://{}; ctrl-c stops the devnet", rpc.address()));
         steps.done(&format!("  chain {}", devnet.anvil.endpoint()));
         steps.done(&format!("  flow contract {}", devnet.deployment.flow));
         let key = devnet.anvil.keys().get(CLIENT_ACCOUNT).context("anvil has too few accounts")?;
         steps.done(&format!("  key of a funded account, anvil's own: 0x{}", hex::encode(key.to_bytes())));
-        Ok(OpenDevnet { _devnet: devnet, _folder: folder, rpc, following })
+        Ok(OpenDevnet { _devnet: devnet, _folder: folder, rpc, _sync: sync })
     }
 
     /// Waits for ctrl-c, or for the operator's `admin_shutdown`.

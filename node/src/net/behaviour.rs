@@ -28,7 +28,7 @@ use super::{
 };
 
 /// What nodes of this network say that they speak when they identify themselves.
-const IDENTIFY_PROTOCOL: &str = "eth2/1.0.0";
+pub(super) const IDENTIFY_PROTOCOL: &str = "eth2/1.0.0";
 /// Topics that a peer may be subscribed to, and change in one message.
 const MAX_SUBSCRIBED_TOPICS: usize = 200;
 const MAX_SUBSCRIPTIONS_PER_MESSAGE: usize = 150;
@@ -62,7 +62,7 @@ impl Behaviour {
             .with_max_established_outgoing(Some(config.limits.outgoing))
             .with_max_established(Some(config.limits.total))
             .with_max_established_per_peer(Some(1));
-        let identify = identify::Config::new(IDENTIFY_PROTOCOL.into(), config.key.public())
+        let identify = identify::Config::new(config.protocol.clone(), config.key.public())
             .with_agent_version(config.agent.clone());
         let rpc = |method: Method| {
             let codec = RpcCodec { method, timeouts: config.timeouts };

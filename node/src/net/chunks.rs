@@ -60,8 +60,21 @@ pub trait ChunkSink: Send + Sync + 'static {
     /// True when the flow had this root after some transaction.
     fn is_flow_root(&self, root: &H256) -> Result<bool, Self::Error>;
 
-    /// Stores sectors that have been verified.
-    fn put(&self, place: &FilePlace, chunks: &ChunksWithProof) -> Result<(), Self::Error>;
+    /// Verifies that the sectors lead to `root`, a root of the flow, as [`verify`] does, and stores them. Their number and
+    /// the form of their proofs have been checked.
+    fn put(&self, place: &FilePlace, chunks: &ChunksWithProof, root: &H256) -> Result<Taken, Self::Error>;
+}
+
+/// What became of sectors that a peer sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// They are stored.
+    Stored,
+    /// They do not lead to the root.
+    Wrong {
+        /// What is wrong.
+        reason: &'static str,
+    },
 }
 
 /// Flow proof of the sector at `position` in a flow of `length` sectors. `tree` must know the sector's neighbours.
@@ -118,6 +131,25 @@ impl ChunksError {
 /// Checks that `chunks` are the sectors asked for, of a file whose first sector is `file_start` in the flow, and returns
 /// the root that they lead to. Whether the flow ever had that root is for the caller to find out.
 pub fn verify(request: &ChunkRequest, file_start: u64, chunks: &ChunksWithProof) -> Result<H256, ChunksError> {
+    let Ends { position, left, right, root } = verify_ends(request, file_start, chunks)?;
+    let hashes = chunks.data.chunks(BYTES_PER_SECTOR).map(sector_hash).collect();
+    match flow::check_range(position, hashes, &left, &right, u64::BITS) {
+        Ok(_) => Ok(root),
+        Err(reason) => Err(ChunksError::Proof { position, reason }),
+    }
+}
+
+/// Proofs of the two ends of a range, which lead to the same root.
+struct Ends {
+    position: u64,
+    left: SectorProof,
+    right: SectorProof,
+    root: H256,
+}
+
+/// Checks what costs little: that these are the sectors asked for, and that the proofs of the first and of the last one
+/// are of one root.
+fn verify_ends(request: &ChunkRequest, file_start: u64, chunks: &ChunksWithProof) -> Result<Ends, ChunksError> {
     let bytes = chunks.data.len();
     if bytes == 0 || !bytes.is_multiple_of(BYTES_PER_SECTOR) {
         return Err(ChunksError::Bytes { got: bytes });
@@ -129,12 +161,22 @@ pub fn verify(request: &ChunkRequest, file_start: u64, chunks: &ChunksWithProof)
     let position = file_start.saturating_add(request.start);
     let wrong = |reason| ChunksError::Proof { position, reason };
     let last = position.checked_add(count - 1).ok_or(wrong("it lies outside any flow"))?;
-    let hashes: Vec<H256> = chunks.data.chunks(BYTES_PER_SECTOR).map(sector_hash).collect();
     let left = sector_proof(&chunks.left, position).map_err(wrong)?;
     let right = sector_proof(&chunks.right, last).map_err(wrong)?;
-    let root = flow::check_range(position, hashes, &left, &right, u64::BITS).map_err(wrong)?.root;
+    if left.leaf != sector_hash(&chunks.data[..BYTES_PER_SECTOR])
+        || right.leaf != sector_hash(&chunks.data[bytes - BYTES_PER_SECTOR..])
+    {
+        return Err(wrong("its leaf is not the hash of the sector"));
+    }
+    if left.siblings.len() != right.siblings.len() {
+        return Err(wrong("its two ends have different heights"));
+    }
+    let root = left.root(position);
+    if right.root(last) != root {
+        return Err(wrong("its two ends lead to different roots"));
+    }
     match [&chunks.left, &chunks.right].iter().all(|proof| proof.lemma.last() == Some(&root)) {
-        true => Ok(root),
+        true => Ok(Ends { position, left, right, root }),
         false => Err(wrong("its hashes do not lead to its root")),
     }
 }
@@ -251,24 +293,43 @@ pub async fn fetch<S: ChunkSink>(
         // A successful response to a request for chunks is read as chunks.
         _ => return Err(RequestError::NotConnected(peer).into()),
     };
-    let root = match verify(&request, place.start, &chunks) {
-        Ok(root) => root,
-        Err(source) => {
+    let judged = blocking(&sink, move |sink| take(sink, &request, &place, &chunks)).await.map_err(FetchError::Sink)?;
+    match judged {
+        Ok(()) => Ok(()),
+        Err(Refused::UnknownRoot(root)) => Err(FetchError::UnknownRoot { peer, root }),
+        Err(Refused::Wrong(source)) => {
             net.punish(peer, source.offence()).await.map_err(|_| RequestError::Closed)?;
-            return Err(FetchError::Wrong { peer, source });
+            Err(FetchError::Wrong { peer, source })
         }
-    };
-    let is_stored = blocking(&sink, move |sink| {
-        let is_known = sink.is_flow_root(&root)?;
-        if is_known {
-            sink.put(&place, &chunks)?;
-        }
-        Ok(is_known)
-    });
-    match is_stored.await.map_err(FetchError::Sink)? {
-        true => Ok(()),
-        false => Err(FetchError::UnknownRoot { peer, root }),
     }
+}
+
+enum Refused {
+    UnknownRoot(H256),
+    Wrong(ChunksError),
+}
+
+/// Verifies and stores what a peer sent.
+fn take<S: ChunkSink>(
+    sink: &S,
+    request: &ChunkRequest,
+    place: &FilePlace,
+    chunks: &ChunksWithProof,
+) -> Result<Result<(), Refused>, S::Error> {
+    let root = match verify_ends(request, place.start, chunks) {
+        Ok(ends) => ends.root,
+        Err(error) => return Ok(Err(Refused::Wrong(error))),
+    };
+    if !sink.is_flow_root(&root)? {
+        // A root of another fork, or one that we have not read yet: the sectors must lead to it all the same.
+        let verified = verify(request, place.start, chunks);
+        return Ok(Err(verified.map_or_else(Refused::Wrong, Refused::UnknownRoot)));
+    }
+    let position = place.start.saturating_add(request.start);
+    Ok(match sink.put(place, chunks, &root)? {
+        Taken::Stored => Ok(()),
+        Taken::Wrong { reason } => Err(Refused::Wrong(ChunksError::Proof { position, reason })),
+    })
 }
 
 async fn blocking<S: Send + Sync + 'static, T: Send + 'static>(

@@ -54,8 +54,47 @@ pub struct DiscoveryConfig {
     pub target: usize,
     /// Time between two searches.
     pub period: Duration,
+    /// UDP port at which others reach this node; `None` when it is the one that it listens on.
+    pub udp_port: Option<u16>,
+    /// False leaves the network out of the record and takes records without it: nodes of today refuse such a record.
+    pub has_identity: bool,
+    /// See [`Tuning`].
+    pub tuning: Tuning,
     /// True when private addresses are dialled, and many nodes may share one: test networks alone.
     pub private_addresses: bool,
+}
+
+/// How discv5 goes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Limit of one request. Default 5 s.
+    pub request_timeout: Duration,
+    /// Time after which a search goes on without the answer of a node. Default 2 s.
+    pub query_peer_timeout: Duration,
+    /// Times that a request is sent again. Default 1.
+    pub request_retries: u8,
+    /// Nodes that a search asks at once. Default 5.
+    pub query_parallelism: usize,
+    /// True when found records are reported as they come. Default false.
+    pub reports_discovered_peers: bool,
+    /// True when packets are limited by node and address. Default true.
+    pub has_packet_filter: bool,
+    /// True when few nodes of one /24 network are kept. Default true.
+    pub has_ip_limit: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning {
+            request_timeout: Duration::from_secs(5),
+            query_peer_timeout: Duration::from_secs(2),
+            request_retries: 1,
+            query_parallelism: 5,
+            reports_discovered_peers: false,
+            has_packet_filter: true,
+            has_ip_limit: true,
+        }
+    }
 }
 
 /// Why there is no discovery.
@@ -124,11 +163,13 @@ fn make_record(config: &DiscoveryConfig, udp_port: u16, key: &CombinedKey) -> Re
     let stored = config.record_file.as_deref().map(read_record).transpose()?.flatten();
     let build = |sequence: u64| {
         let mut builder = Enr::builder();
-        builder.seq(sequence).udp4(udp_port).tcp4(config.tcp_port);
+        builder.seq(sequence).udp4(config.udp_port.unwrap_or(udp_port)).tcp4(config.tcp_port);
         if let Some(ip) = config.ip {
             builder.ip4(ip);
         }
-        builder.add_value_rlp(IDENTITY_KEY, identity_rlp(&config.identity).into());
+        if config.has_identity {
+            builder.add_value_rlp(IDENTITY_KEY, identity_rlp(&config.identity).into());
+        }
         builder.build(key)
     };
     let sequence = stored.as_ref().map_or(1, Enr::seq);
@@ -159,10 +200,10 @@ fn write_record(path: &Path, record: &Enr) -> Result<(), DiscoveryError> {
     written.map_err(|source| DiscoveryError::RecordFile { path: path.to_path_buf(), source })
 }
 
-fn parse_boot_record(text: &str, identity: &NetworkIdentity) -> Result<Enr, DiscoveryError> {
+fn parse_boot_record(text: &str, identity: Option<&NetworkIdentity>) -> Result<Enr, DiscoveryError> {
     let refused = |reason: String| DiscoveryError::BootRecord { text: text.into(), reason };
     let record: Enr = text.parse().map_err(refused)?;
-    match is_of_network(&record, identity) {
+    match identity.is_none_or(|identity| is_of_network(&record, identity)) {
         true => Ok(record),
         false => Err(refused("it belongs to another network, or to none".into())),
     }
@@ -182,7 +223,7 @@ impl Discovery {
         let boot_records: Vec<Enr> = config
             .boot_records
             .iter()
-            .map(|text| parse_boot_record(text, &config.identity))
+            .map(|text| parse_boot_record(text, config.has_identity.then_some(&config.identity)))
             .collect::<Result<_, _>>()?;
         let failed = |source| DiscoveryError::Listen { address: config.listen, source };
         let socket = UdpSocket::bind(config.listen).map_err(failed)?;
@@ -193,20 +234,28 @@ impl Discovery {
 
         let listen = ListenConfig::FromSockets { ipv4: Some(Arc::new(socket)), ipv6: None };
         let mut settings = ConfigBuilder::new(listen);
+        let tuning = config.tuning;
         settings
-            .request_timeout(Duration::from_secs(5))
-            .query_peer_timeout(Duration::from_secs(2))
+            .request_timeout(tuning.request_timeout)
+            .query_peer_timeout(tuning.query_peer_timeout)
             .query_timeout(Duration::from_secs(30))
-            .request_retries(1)
-            .query_parallelism(5)
+            .request_retries(tuning.request_retries)
+            .query_parallelism(tuning.query_parallelism)
             .session_cache_capacity(5000)
             .enr_peer_update_min(10)
             .incoming_bucket_limit(8)
-            .ping_interval(Duration::from_secs(300))
-            .disable_report_discovered_peers()
-            .table_filter(is_table_worthy);
-        if !config.private_addresses {
-            settings.enable_packet_filter().ip_limit();
+            .ping_interval(Duration::from_secs(300));
+        if !tuning.reports_discovered_peers {
+            settings.disable_report_discovered_peers();
+        }
+        if config.has_identity {
+            settings.table_filter(is_table_worthy);
+        }
+        if tuning.has_packet_filter && !config.private_addresses {
+            settings.enable_packet_filter();
+        }
+        if tuning.has_ip_limit && !config.private_addresses {
+            settings.ip_limit();
         }
         let mut discv5 = Discv5::new(record, key, settings.build()).map_err(|reason| {
             debug!(reason, "record refused");
@@ -238,16 +287,18 @@ impl Discovery {
 
     async fn search(&self, net: &NetHandle) -> Result<(), NetError> {
         let identity = self.config.identity;
-        let is_wanted = Box::new(move |record: &Enr| is_of_network(record, &identity));
-        let found = match self.discv5.find_node_predicate(NodeId::random(), is_wanted, RECORDS_PER_SEARCH).await {
-            Ok(found) => found,
-            Err(error) => {
-                debug!(%error, "search failed");
-                return Ok(());
-            }
-        };
+        let has_identity = self.config.has_identity;
+        let is_wanted = move |record: &Enr| !has_identity || is_of_network(record, &identity);
+        let found =
+            match self.discv5.find_node_predicate(NodeId::random(), Box::new(is_wanted), RECORDS_PER_SEARCH).await {
+                Ok(found) => found,
+                Err(error) => {
+                    debug!(%error, "search failed");
+                    return Ok(());
+                }
+            };
         let connected = net.peers().await?;
-        let addresses = found.iter().filter(|record| is_of_network(record, &identity)).filter_map(dial_address);
+        let addresses = found.iter().filter(|record| is_wanted(record)).filter_map(dial_address);
         for (peer, address) in addresses {
             let is_known = peer == net.local_peer() || connected.iter().any(|info| info.peer == peer);
             if !is_known && (self.config.private_addresses || is_public(&address)) {
@@ -279,6 +330,9 @@ mod tests {
             target: 5,
             period: Duration::from_secs(5),
             private_addresses: false,
+            udp_port: None,
+            has_identity: true,
+            tuning: Tuning::default(),
         }
     }
 
@@ -306,9 +360,9 @@ mod tests {
         make_record(&config, 999, &key).unwrap();
 
         let text = record.to_base64();
-        assert!(parse_boot_record(&text, &identity(16661)).is_ok());
+        assert!(parse_boot_record(&text, Some(&identity(16661))).is_ok());
         for (text, identity) in [(text.as_str(), identity(1)), ("enr:-nothing", identity(16661))] {
-            assert!(matches!(parse_boot_record(text, &identity), Err(DiscoveryError::BootRecord { .. })));
+            assert!(matches!(parse_boot_record(text, Some(&identity)), Err(DiscoveryError::BootRecord { .. })));
         }
         let nowhere = Enr::empty(&key).unwrap();
         assert!(dial_address(&nowhere).is_none() && !is_table_worthy(&nowhere));

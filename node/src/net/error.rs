@@ -8,7 +8,10 @@ use libp2p::{
     noise,
 };
 
-use super::wire::{rpc::Refusal, snappy::SnappyError};
+use super::{
+    discovery::DiscoveryError,
+    wire::{rpc::Refusal, snappy::SnappyError},
+};
 
 /// Why the network cannot be started or used.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,17 @@ pub enum NetError {
     /// There is nothing to listen on.
     #[error("the network cannot listen: {0}")]
     Listen(#[from] TransportError<io::Error>),
+    /// A node to start from makes no sense.
+    #[error("boot node {text:?}: {reason}; write a record (enr:…) or an address such as /ip4/1.2.3.4/tcp/1234")]
+    BootNode {
+        /// As given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Discovery does not start.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     /// No listener is left.
     #[error("all addresses that the network listened on are gone")]
     NoListener,

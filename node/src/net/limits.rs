@@ -54,6 +54,12 @@ struct Bucket {
 }
 
 impl Bucket {
+    /// Time until one can be taken out.
+    fn wait(&self, now: Instant) -> Duration {
+        let step = self.quota.period / self.quota.count.max(1);
+        (self.full_at.max(now) + step).saturating_duration_since(now).saturating_sub(self.quota.period)
+    }
+
     /// Takes one out, unless the bucket is empty.
     fn take(&mut self, now: Instant) -> bool {
         let step = self.quota.period / self.quota.count.max(1);
@@ -63,6 +69,33 @@ impl Bucket {
             self.full_at = full_at;
         }
         is_allowed
+    }
+}
+
+/// Keeps what this node sends within the quotas that others grant it, with room for what it passes on for others.
+#[derive(Default)]
+pub struct Pace {
+    buckets: HashMap<Option<Topic>, Bucket>,
+}
+
+impl Pace {
+    /// Time until a message of this topic may go out. When that is none, the message counts as sent.
+    pub fn wait(&mut self, topic: Topic, now: Instant) -> Duration {
+        let total = Quota { count: GOSSIP_TOTAL, period: GOSSIP_PERIOD };
+        let mut wait = Duration::ZERO;
+        for (kind, quota) in [(None, total), (Some(topic), gossip_quota(topic))] {
+            let quota = Quota { count: quota.count * 4 / 5, ..quota };
+            let bucket = self.buckets.entry(kind).or_insert(Bucket { quota, full_at: now });
+            wait = wait.max(bucket.wait(now));
+        }
+        if wait.is_zero() {
+            self.buckets.iter_mut().filter(|(kind, _)| kind.is_none_or(|kind| kind == topic)).for_each(
+                |(_, bucket)| {
+                    bucket.take(now);
+                },
+            );
+        }
+        wait
     }
 }
 
@@ -125,6 +158,27 @@ mod tests {
         assert!(allowed(3) && !allowed(3));
         assert_eq!((0..9).filter(|_| allowed(100)).count(), 5);
         assert!(limiter.allows_request(PeerId::random(), Method::Status, start));
+    }
+
+    #[test]
+    fn who_keeps_the_pace_is_never_too_fast() {
+        let (mut pace, mut limiter, peer, start) =
+            (Pace::default(), Limiter::default(), PeerId::random(), Instant::now());
+        let mut sent = 0;
+        for step in 0..2000 {
+            let now = start + Duration::from_millis(25) * step;
+            for topic in [Topic::NewFile, Topic::AskFile, Topic::FindFile, Topic::AnnounceFile] {
+                if pace.wait(topic, now).is_zero() {
+                    assert!(limiter.allows_gossip(peer, topic, now));
+                    sent += 1;
+                }
+            }
+        }
+        // 50 s at 8 messages a second, after the first 80.
+        assert!((450..=480).contains(&sent), "{sent}");
+        let later = start + Duration::from_secs(50);
+        let wait = pace.wait(Topic::NewFile, later);
+        assert!(wait.is_zero() || pace.wait(Topic::NewFile, later + wait).is_zero());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! [`NetService`] is one task that owns all connections; the node speaks to it through a [`NetHandle`] and hears
 //! [`NetEvent`]s. What can be judged without a socket is in modules of its own: rules for gossip ([`judge`]), the
 //! standing of peers ([`peers`]), limits of frequency ([`limits`]),
-//! sectors and their proofs ([`chunks`]). [`discovery`] finds peers to dial.
+//! sectors and their proofs ([`chunks`]). [`discovery`] finds peers to dial. [`start`] sets all of it up for a node.
 
 mod behaviour;
 pub mod chunks;
@@ -14,10 +14,13 @@ pub mod key;
 pub mod limits;
 pub mod peers;
 mod service;
+mod start;
 pub mod wire;
 
+pub(crate) use self::service::ip_of;
 pub use self::{
     error::{NetError, RequestError},
-    peers::{Offence, PeerInfo},
-    service::{ChunksId, GossipEvent, Limits, NetConfig, NetEvent, NetHandle, NetService, Timeouts},
+    peers::{ClientInfo, Offence, PeerInfo, PeerRecord},
+    service::{ChunksId, GossipEvent, Limits, NetConfig, NetEvent, NetHandle, NetService, Overview, Timeouts},
+    start::{NetSettings, NetTasks, Network, start},
 };

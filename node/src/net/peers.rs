@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 
 use super::wire::ShardConfig;
 
@@ -29,6 +29,10 @@ const MAX_DISCONNECTED: usize = 500;
 const MAX_BANNED: usize = 1000;
 /// More banned peers than these at one IP address ban the address.
 const MAX_BANNED_AT_IP: usize = 5;
+/// IP addresses that are remembered of one peer.
+const MAX_IPS: usize = 8;
+/// How long it is remembered which shard a peer that went away keeps.
+const SHARD_MEMORY: Duration = Duration::from_secs(3600);
 
 /// How bad an offence is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,13 +84,52 @@ pub struct PeerInfo {
     pub score: f64,
 }
 
+/// How a peer describes itself. Nothing of it is proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Version of the protocol family, such as `eth2/1.0.0`.
+    pub protocol: String,
+    /// What runs there, such as `zgs/v1.0.0/x86_64-linux`.
+    pub agent: String,
+    /// Where it says that it listens.
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// What is known of a peer, connected or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerRecord {
+    /// Who.
+    pub peer: PeerId,
+    /// True while there is a connection.
+    pub is_connected: bool,
+    /// True while it is refused.
+    pub is_banned: bool,
+    /// Whether we dialled it, the last time; `None` when it was never connected.
+    pub is_outgoing: Option<bool>,
+    /// IP addresses from which it came.
+    pub ips: Vec<IpAddr>,
+    /// What it keeps, as far as it told.
+    pub shard: Option<ShardConfig>,
+    /// How it describes itself.
+    pub client: Option<ClientInfo>,
+    /// Time since it was last seen; zero while it is connected.
+    pub unseen: Duration,
+    /// Its score now.
+    pub score: f64,
+}
+
 struct Peer {
     score: f64,
     scored_at: Instant,
     banned_at: Option<Instant>,
-    ip: Option<IpAddr>,
+    ips: Vec<IpAddr>,
+    /// Set by the handshake of this connection.
     shard: Option<ShardConfig>,
+    /// Set by any handshake, and when.
+    last_shard: Option<(ShardConfig, Instant)>,
+    client: Option<ClientInfo>,
     connection: Option<Connection>,
+    was_outgoing: Option<bool>,
     seen_at: Instant,
 }
 
@@ -97,7 +140,18 @@ struct Connection {
 
 impl Peer {
     fn new(now: Instant) -> Self {
-        Peer { score: 0.0, scored_at: now, banned_at: None, ip: None, shard: None, connection: None, seen_at: now }
+        Peer {
+            score: 0.0,
+            scored_at: now,
+            banned_at: None,
+            ips: Vec::new(),
+            shard: None,
+            last_shard: None,
+            client: None,
+            connection: None,
+            was_outgoing: None,
+            seen_at: now,
+        }
     }
 
     fn score(&self, now: Instant) -> f64 {
@@ -129,8 +183,16 @@ impl PeerTable {
     /// A connection came up.
     pub fn connect(&mut self, peer: PeerId, ip: Option<IpAddr>, is_outgoing: bool, now: Instant) {
         let entry = self.entry(peer, now);
-        entry.ip = ip.or(entry.ip);
+        if let Some(ip) = ip {
+            // The newest is the last one.
+            entry.ips.retain(|known| *known != ip);
+            if entry.ips.len() == MAX_IPS {
+                entry.ips.remove(0);
+            }
+            entry.ips.push(ip);
+        }
         entry.connection = Some(Connection { is_outgoing, since: now });
+        entry.was_outgoing = Some(is_outgoing);
         entry.shard = None;
     }
 
@@ -144,10 +206,31 @@ impl PeerTable {
     }
 
     /// The handshake told what the peer keeps, or it has changed. True when it is the first time in this connection.
-    pub fn set_shard(&mut self, peer: &PeerId, shard: ShardConfig) -> bool {
+    pub fn set_shard(&mut self, peer: &PeerId, shard: ShardConfig, now: Instant) -> bool {
+        self.remember_shard(peer, shard, now);
         match self.peers.get_mut(peer) {
             Some(entry) if entry.connection.is_some() => entry.shard.replace(shard).is_none(),
             _ => false,
+        }
+    }
+
+    /// Notes what a peer keeps, whether or not it is one of ours.
+    pub fn remember_shard(&mut self, peer: &PeerId, shard: ShardConfig, now: Instant) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.last_shard = Some((shard, now));
+        }
+    }
+
+    /// What a peer kept when it was last heard of, if that is not long ago.
+    pub fn remembered_shard(&self, peer: &PeerId, now: Instant) -> Option<ShardConfig> {
+        let (shard, at) = self.peers.get(peer)?.last_shard?;
+        (now.saturating_duration_since(at) < SHARD_MEMORY).then_some(shard)
+    }
+
+    /// Notes how a peer describes itself.
+    pub fn set_client(&mut self, peer: &PeerId, client: ClientInfo) {
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.client = Some(client);
         }
     }
 
@@ -181,7 +264,7 @@ impl PeerTable {
     /// True when too many banned peers came from this address.
     pub fn is_ip_banned(&self, ip: IpAddr, now: Instant) -> bool {
         let banned =
-            self.peers.values().filter(|entry| entry.ip == Some(ip) && entry.standing(now) == Standing::Banned);
+            self.peers.values().filter(|entry| entry.ips.contains(&ip) && entry.standing(now) == Standing::Banned);
         banned.count() > MAX_BANNED_AT_IP
     }
 
@@ -191,13 +274,32 @@ impl PeerTable {
             let connection = entry.connection.as_ref()?;
             Some(PeerInfo {
                 peer: *peer,
-                ip: entry.ip,
+                ip: entry.ips.last().copied(),
                 is_outgoing: connection.is_outgoing,
                 shard: entry.shard,
                 score: entry.score(now),
             })
         };
         self.peers.iter().filter_map(info).collect()
+    }
+
+    /// All peers that are connected or remembered.
+    pub fn records(&self, now: Instant) -> Vec<PeerRecord> {
+        let record = |(peer, entry): (&PeerId, &Peer)| PeerRecord {
+            peer: *peer,
+            is_connected: entry.connection.is_some(),
+            is_banned: entry.standing(now) == Standing::Banned,
+            is_outgoing: entry.was_outgoing,
+            ips: entry.ips.clone(),
+            shard: entry.shard.or(entry.last_shard.map(|(shard, _)| shard)),
+            client: entry.client.clone(),
+            unseen: match entry.connection {
+                Some(_) => Duration::ZERO,
+                None => now.saturating_duration_since(entry.seen_at),
+            },
+            score: entry.score(now),
+        };
+        self.peers.iter().map(record).collect()
     }
 
     /// Number of connected peers.
@@ -309,9 +411,9 @@ mod tests {
         for peer in &peers {
             table.connect(*peer, None, false, start);
         }
-        assert!(table.set_shard(&peers[0], ShardConfig::WHOLE));
-        assert!(!table.set_shard(&peers[0], ShardConfig::WHOLE));
-        assert!(!table.set_shard(&PeerId::random(), ShardConfig::WHOLE));
+        assert!(table.set_shard(&peers[0], ShardConfig::WHOLE, start));
+        assert!(!table.set_shard(&peers[0], ShardConfig::WHOLE, start));
+        assert!(!table.set_shard(&PeerId::random(), ShardConfig::WHOLE, start));
         let later = start + Duration::from_secs(11);
         let mut silent = table.silent(Duration::from_secs(10), later);
         silent.sort();
@@ -323,5 +425,10 @@ mod tests {
         assert!(table.excess(3, later).is_empty());
         assert!(table.disconnect(&peers[0], later));
         assert_eq!(table.shard(&peers[0]), None);
+        // What it keeps is remembered for a while, so that nobody is dialled in vain.
+        assert_eq!(table.remembered_shard(&peers[0], later), Some(ShardConfig::WHOLE));
+        assert_eq!(table.remembered_shard(&peers[0], start + SHARD_MEMORY), None);
+        let record = table.records(later).into_iter().find(|record| record.peer == peers[0]).unwrap();
+        assert_eq!((record.is_connected, record.is_banned, record.is_outgoing), (false, false, Some(false)));
     }
 }

@@ -16,7 +16,8 @@ use libp2p::{
     Multiaddr, PeerId, Swarm, SwarmBuilder,
     core::ConnectedPoint,
     gossipsub::{self, IdentTopic, MessageAcceptance, MessageId},
-    identity::Keypair,
+    identify,
+    identity::{Keypair, SigningError},
     multiaddr::Protocol,
     noise,
     request_response::{self, InboundRequestId, OutboundFailure, OutboundRequestId, ResponseChannel},
@@ -30,13 +31,15 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    behaviour::{Behaviour, BehaviourEvent, Incoming},
+    behaviour::{Behaviour, BehaviourEvent, IDENTIFY_PROTOCOL, Incoming},
     error::{NetError, RequestError},
     judge::{Circumstances, Verdict},
     limits::Limiter,
-    peers::{Offence, PeerInfo, PeerTable, Standing},
+    peers::{ClientInfo, Offence, PeerInfo, PeerRecord, PeerTable, Standing},
+    start::peer_of,
     wire::{
         Message, Method, Request, Response, ShardConfig, Status, Topic,
+        gossip::{FileAnnouncement, SignedAnnouncement, Timed},
         rpc::{ChunkRequest, Goodbye, PING_VALUE, Refusal},
         types::ShardedFile,
     },
@@ -48,8 +51,10 @@ const MAX_WAITING_EVENTS: usize = 64;
 const CHANNEL_CAPACITY: usize = 64;
 /// Time between two looks at what is due.
 const TICK: Duration = Duration::from_millis(500);
-/// Time between two attempts to reach the boot nodes when there are no peers.
-const BOOT_PERIOD: Duration = Duration::from_secs(30);
+/// Longest text that is kept of what a peer says about itself, in bytes.
+const MAX_CLIENT_TEXT: usize = 128;
+/// Addresses that are kept of what a peer says about itself.
+const MAX_CLIENT_ADDRESSES: usize = 8;
 /// Time between two looks at how many peers there are.
 const PRUNE_PERIOD: Duration = Duration::from_secs(30);
 /// Time that a farewell may take before the connection is cut.
@@ -72,6 +77,8 @@ pub struct Timeouts {
     pub ping: Duration,
     /// Between two handshakes. Default 300 s.
     pub status: Duration,
+    /// Between two attempts to reach a boot node that is not connected. Default 30 s.
+    pub redial: Duration,
 }
 
 impl Default for Timeouts {
@@ -84,6 +91,7 @@ impl Default for Timeouts {
             handshake: seconds(15),
             ping: seconds(15),
             status: seconds(300),
+            redial: seconds(30),
         }
     }
 }
@@ -120,10 +128,12 @@ pub struct NetConfig {
     pub status: Status,
     /// Where to listen, `/ip4/…/tcp/…`; none makes a node that only dials.
     pub listen: Vec<Multiaddr>,
-    /// Nodes to start from, `/ip4/…/tcp/…`, with `/p2p/…` when their identity is known.
+    /// Nodes to stay connected to, `/ip4/…/tcp/…`, with `/p2p/…` when their identity is known.
     pub boot_nodes: Vec<Multiaddr>,
     /// How the node calls itself, such as `zgpu/v0.1.0/x86_64-linux`.
     pub agent: String,
+    /// Version of the protocol family that the node tells; empty for one that keeps to itself. Default `eth2/1.0.0`.
+    pub protocol: String,
     /// True when others may announce private addresses: test networks alone.
     pub private_addresses: bool,
     /// True when the topics about single sectors are subscribed to as well.
@@ -143,6 +153,7 @@ impl NetConfig {
             listen: Vec::new(),
             boot_nodes: Vec::new(),
             agent: format!("zgpu/v{}/{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS),
+            protocol: IDENTIFY_PROTOCOL.into(),
             private_addresses: false,
             find_chunks: false,
             limits: Limits::default(),
@@ -204,6 +215,15 @@ pub struct GossipEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChunksId(InboundRequestId);
 
+/// The network as the operator sees it.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// Where this node listens.
+    pub listeners: Vec<Multiaddr>,
+    /// All peers that are connected or remembered.
+    pub peers: Vec<PeerRecord>,
+}
+
 enum Command {
     Dial(Multiaddr),
     Publish(Box<Message>, oneshot::Sender<Result<(), NetError>>),
@@ -214,6 +234,7 @@ enum Command {
     Disconnect(PeerId, Goodbye),
     SetShard(ShardConfig),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
+    Overview(oneshot::Sender<Overview>),
     Shutdown,
 }
 
@@ -222,12 +243,18 @@ enum Command {
 pub struct NetHandle {
     commands: mpsc::Sender<Command>,
     local_peer: PeerId,
+    key: Keypair,
 }
 
 impl NetHandle {
     /// Who we are.
     pub fn local_peer(&self) -> PeerId {
         self.local_peer
+    }
+
+    /// Signs an announcement as this node; its `peer_id` must be ours.
+    pub fn sign(&self, announcement: Timed<FileAnnouncement>) -> Result<SignedAnnouncement, SigningError> {
+        SignedAnnouncement::sign(announcement, &self.key)
     }
 
     async fn send(&self, command: Command) -> Result<(), NetError> {
@@ -285,6 +312,13 @@ impl NetHandle {
         answer.await.map_err(|_| NetError::Closed)
     }
 
+    /// Listeners and all peers, for the operator to see.
+    pub async fn overview(&self) -> Result<Overview, NetError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Overview(reply)).await?;
+        answer.await.map_err(|_| NetError::Closed)
+    }
+
     /// Says goodbye to all and ends the task.
     pub async fn shutdown(&self) -> Result<(), NetError> {
         self.send(Command::Shutdown).await
@@ -304,6 +338,14 @@ struct Due {
     is_outgoing: bool,
 }
 
+/// A node that is dialled again whenever it is not connected.
+struct BootNode {
+    address: Multiaddr,
+    /// Told by the address, or learned from the first connection.
+    peer: Option<PeerId>,
+    due: Instant,
+}
+
 /// The task; see the module documentation.
 pub struct NetService {
     swarm: Swarm<Behaviour>,
@@ -319,7 +361,7 @@ pub struct NetService {
     /// Peers that we have said goodbye to, and when the connection is cut at the latest.
     leaving: HashMap<PeerId, Instant>,
     banned: HashSet<PeerId>,
-    boot_due: Instant,
+    boot_nodes: Vec<BootNode>,
     prune_due: Instant,
 }
 
@@ -340,8 +382,10 @@ impl NetService {
         }
         let (commands_in, commands) = mpsc::channel(CHANNEL_CAPACITY);
         let (events, events_out) = mpsc::channel(CHANNEL_CAPACITY);
-        let handle = NetHandle { commands: commands_in, local_peer: *swarm.local_peer_id() };
+        let handle = NetHandle { commands: commands_in, local_peer: *swarm.local_peer_id(), key: config.key.clone() };
         let now = Instant::now();
+        let boot_node = |address: &Multiaddr| BootNode { address: address.clone(), peer: peer_of(address), due: now };
+        let boot_nodes = config.boot_nodes.iter().map(boot_node).collect();
         let service = NetService {
             swarm,
             config,
@@ -355,7 +399,7 @@ impl NetService {
             due: HashMap::new(),
             leaving: HashMap::new(),
             banned: HashSet::new(),
-            boot_due: now,
+            boot_nodes,
             prune_due: now + PRUNE_PERIOD,
         };
         Ok((service, handle, events_out))
@@ -432,11 +476,24 @@ impl NetService {
             Command::Peers(reply) => {
                 let _ = reply.send(self.peers.connected(Instant::now()));
             }
+            Command::Overview(reply) => {
+                let listeners = self.swarm.listeners().cloned().collect();
+                let _ = reply.send(Overview { listeners, peers: self.peers.records(Instant::now()) });
+            }
             Command::Shutdown => {}
         }
     }
 
+    /// Dials, unless that is known to be in vain: the peer is connected, in poor standing, or keeps nothing of interest.
     fn dial(&mut self, address: Multiaddr) {
+        let now = Instant::now();
+        if let Some(peer) = peer_of(&address) {
+            let ours = self.config.status.shard;
+            let is_stranger = self.peers.remembered_shard(&peer, now).is_some_and(|shard| !shard.is_neighbour(&ours));
+            if self.swarm.is_connected(&peer) || self.peers.standing(&peer, now) != Standing::Good || is_stranger {
+                return debug!(%address, is_stranger, "not worth dialling");
+            }
+        }
         if let Err(error) = self.swarm.dial(address.clone()) {
             debug!(%address, %error, "not dialled");
         }
@@ -516,12 +573,18 @@ impl NetService {
                 self.part_with(peer, Goodbye::TooManyPeers);
             }
         }
-        if now >= self.boot_due {
-            self.boot_due = now + BOOT_PERIOD;
-            if self.peers.connected_count() == 0 {
-                self.config.boot_nodes.clone().into_iter().for_each(|address| self.dial(address));
+        self.dial_boot_nodes(now);
+    }
+
+    fn dial_boot_nodes(&mut self, now: Instant) {
+        let mut addresses = Vec::new();
+        for node in self.boot_nodes.iter_mut().filter(|node| now >= node.due) {
+            node.due = now + self.config.timeouts.redial;
+            if node.peer.is_none_or(|peer| !self.swarm.is_connected(&peer)) {
+                addresses.push(node.address.clone());
             }
         }
+        addresses.into_iter().for_each(|address| self.dial(address));
     }
 
     fn greet_and_ping(&mut self, now: Instant) {
@@ -576,6 +639,11 @@ impl NetService {
     fn on_connection(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
         let now = Instant::now();
         let is_outgoing = endpoint.is_dialer();
+        if is_outgoing {
+            let address = without_peer(endpoint.get_remote_address());
+            let dialled = self.boot_nodes.iter_mut().filter(|node| without_peer(&node.address) == address);
+            dialled.for_each(|node| node.peer = Some(peer));
+        }
         let ip = ip_of(endpoint.get_remote_address());
         self.peers.connect(peer, ip, is_outgoing, now);
         if ip.is_some_and(|ip| self.peers.is_ip_banned(ip, now)) {
@@ -604,6 +672,14 @@ impl NetService {
             BehaviourEvent::DataByHash(event) => self.on_rpc(Method::DataByHash, event),
             BehaviourEvent::AnswerFile(event) => self.on_rpc(Method::AnswerFile, event),
             BehaviourEvent::GetChunks(event) => self.on_rpc(Method::GetChunks, event),
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                let client = ClientInfo {
+                    protocol: info.protocol_version.chars().take(MAX_CLIENT_TEXT).collect(),
+                    agent: info.agent_version.chars().take(MAX_CLIENT_TEXT).collect(),
+                    addresses: info.listen_addrs.into_iter().take(MAX_CLIENT_ADDRESSES).collect(),
+                };
+                self.peers.set_client(&peer_id, client);
+            }
             BehaviourEvent::Gossip(_) | BehaviourEvent::Identify(_) => {}
             BehaviourEvent::Bans(never) | BehaviourEvent::Limits(never) => match never {},
         }
@@ -646,7 +722,7 @@ impl NetService {
             return;
         }
         if let Message::AnnounceShardConfig(shard) = &message {
-            self.peers.set_shard(&author, shard.inner);
+            self.peers.set_shard(&author, shard.inner, now);
         }
         let undecided = judgement.verdict.is_none().then_some(id);
         self.waiting.push_back(NetEvent::Gossip(GossipEvent { from, author, message, undecided }));
@@ -733,13 +809,14 @@ impl NetService {
             return self.punish(peer, Offence::Fatal, "a shard that is none");
         }
         if !status.shard.is_neighbour(&self.config.status.shard) {
+            self.peers.remember_shard(&peer, status.shard, Instant::now());
             self.punish(peer, Offence::Low, "nothing in common");
             return self.part_with(peer, Goodbye::IrrelevantNetwork);
         }
         if self.leaving.contains_key(&peer) {
             return;
         }
-        if self.peers.set_shard(&peer, status.shard) {
+        if self.peers.set_shard(&peer, status.shard, Instant::now()) {
             let is_outgoing = self.due.get(&peer).is_some_and(|due| due.is_outgoing);
             self.waiting.push_back(NetEvent::Connected { peer, shard: status.shard, is_outgoing });
         }
@@ -774,7 +851,8 @@ impl NetService {
         if let Some(offence) = offence_of_failure(method, &error) {
             self.punish(peer, offence, "a request without answer");
         }
-        if method == Method::Goodbye && self.leaving.contains_key(&peer) {
+        let is_dead = method == Method::Ping && is_timeout(&error);
+        if is_dead || method == Method::Goodbye && self.leaving.contains_key(&peer) {
             self.cut(peer);
         }
         let error = match error {
@@ -793,6 +871,9 @@ impl NetService {
 /// What a refusal says about the peer.
 fn offence_of_refusal(method: Method, refusal: Refusal) -> Option<Offence> {
     Some(match refusal {
+        // A peer that has read less of the chain, or does not hold the sectors, says so. Who asks judges it by its promises.
+        Refusal::InvalidRequest if method == Method::GetChunks => return None,
+        Refusal::ServerError if method == Method::GetChunks => Offence::High,
         Refusal::Unknown(_) | Refusal::InvalidRequest => Offence::High,
         Refusal::ServerError => Offence::Mid,
         Refusal::ResourceUnavailable => Offence::Fatal,
@@ -803,12 +884,20 @@ fn offence_of_refusal(method: Method, refusal: Refusal) -> Option<Offence> {
     })
 }
 
-/// What a failed request says about the peer.
+fn is_timeout(error: &OutboundFailure) -> bool {
+    match error {
+        OutboundFailure::Timeout => true,
+        OutboundFailure::Io(error) => error.kind() == io::ErrorKind::TimedOut,
+        _ => false,
+    }
+}
+
+/// What a failed request says about the peer. Lost packets and a partition of the network look like a peer that does not
+/// answer, so silence costs little: a peer that is silent is left, not banned.
 fn offence_of_failure(method: Method, error: &OutboundFailure) -> Option<Offence> {
     let timeout = match method {
-        Method::Ping => Some(Offence::Low),
         Method::Goodbye | Method::Status => None,
-        Method::DataByHash | Method::AnswerFile | Method::GetChunks => Some(Offence::Mid),
+        Method::Ping | Method::DataByHash | Method::AnswerFile | Method::GetChunks => Some(Offence::High),
     };
     match error {
         OutboundFailure::Timeout => timeout,
@@ -820,14 +909,18 @@ fn offence_of_failure(method: Method, error: &OutboundFailure) -> Option<Offence
         OutboundFailure::Io(error) => match error.kind() {
             io::ErrorKind::TimedOut => timeout,
             io::ErrorKind::InvalidData => Some(Offence::Fatal),
-            io::ErrorKind::UnexpectedEof => Some(Offence::Mid),
             _ => Some(Offence::High),
         },
         OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed => None,
     }
 }
 
-fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+fn without_peer(address: &Multiaddr) -> Multiaddr {
+    address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
+}
+
+/// The IP address in an address.
+pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
         Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),

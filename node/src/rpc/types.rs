@@ -1,15 +1,20 @@
 //! What goes over the wire: camelCase names, hashes as 0x and hex digits, bytes as base64.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use libp2p::PeerId;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, Visitor},
 };
 use zgpu_core::{H256, file, shard::Shard};
 
-use crate::store::{SectorProof, Transaction};
+use crate::{
+    files::{AutoState, Location, ServiceState, SyncInfo},
+    net::{Overview, PeerRecord},
+    store::{SectorProof, Transaction},
+};
 
 /// Bytes, as base64 with padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,11 +181,190 @@ pub(crate) enum SeqOrRoot {
 }
 
 /// Where file sync stands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SyncServiceState {
-    pub(crate) num_syncing: u64,
-    pub(crate) catched_up: Option<bool>,
-    pub(crate) auto_sync_serial: Option<()>,
-    pub(crate) auto_sync_random: Option<()>,
+    num_syncing: usize,
+    catched_up: Option<bool>,
+    auto_sync_serial: Option<AutoSyncState>,
+    auto_sync_random: Option<AutoSyncState>,
+}
+
+/// Where a kind of workers of the sync stands.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AutoSyncState {
+    name: &'static str,
+    /// Transactions that they fetch now.
+    tasks: Vec<u64>,
+    pending_txs: usize,
+    ready_txs: usize,
+    cached_ready_txs: usize,
+}
+
+impl From<ServiceState> for SyncServiceState {
+    fn from(state: ServiceState) -> Self {
+        let ServiceState { syncing, caught_up, auto } = state;
+        let workers = |name, tasks, auto: &AutoState| AutoSyncState {
+            name,
+            tasks,
+            pending_txs: auto.pending,
+            ready_txs: auto.ready,
+            cached_ready_txs: auto.ready,
+        };
+        SyncServiceState {
+            num_syncing: syncing.len(),
+            catched_up: auto.is_some().then_some(caught_up),
+            auto_sync_serial: auto.as_ref().and_then(|it| Some(workers("sequential", it.sequential.clone()?, it))),
+            auto_sync_random: auto.as_ref().map(|it| workers("random", it.random.clone(), it)),
+        }
+    }
+}
+
+/// A file on its way.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FileSyncInfo {
+    elapsed_secs: u64,
+    /// Peers by their state.
+    peers: BTreeMap<&'static str, u64>,
+    goal: FileSyncGoal,
+    /// First sector that is not here yet.
+    next_chunks: u64,
+    state: String,
+}
+
+/// Which sectors of a file are fetched.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FileSyncGoal {
+    num_chunks: u64,
+    index_start: u64,
+    index_end: u64,
+    all_chunks: bool,
+}
+
+impl From<SyncInfo> for FileSyncInfo {
+    fn from(info: SyncInfo) -> Self {
+        let SyncInfo { elapsed, peers, sectors, wanted, next, state } = info;
+        let goal = FileSyncGoal {
+            num_chunks: sectors,
+            index_start: wanted.start,
+            index_end: wanted.end,
+            all_chunks: wanted == (0..sectors),
+        };
+        FileSyncInfo { elapsed_secs: elapsed.as_secs(), peers, goal, next_chunks: next, state }
+    }
+}
+
+/// Who has a file.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LocationInfo {
+    ip: IpAddr,
+    shard_config: ShardConfig,
+}
+
+impl From<Location> for LocationInfo {
+    fn from(Location { ip, shard }: Location) -> Self {
+        let shard_config = ShardConfig { shard_id: shard.shard_id, num_shard: shard.num_shard };
+        LocationInfo { ip, shard_config }
+    }
+}
+
+/// This node on the network, and its peers by number.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NetworkInfo {
+    peer_id: String,
+    listen_addresses: Vec<String>,
+    total_peers: usize,
+    banned_peers: usize,
+    disconnected_peers: usize,
+    connected_peers: usize,
+    connected_outgoing_peers: usize,
+    connected_incoming_peers: usize,
+}
+
+impl NetworkInfo {
+    pub(crate) fn new(local: PeerId, overview: &Overview) -> Self {
+        let count = |is_one: fn(&PeerRecord) -> bool| overview.peers.iter().filter(|record| is_one(record)).count();
+        NetworkInfo {
+            peer_id: local.to_base58(),
+            listen_addresses: overview.listeners.iter().map(ToString::to_string).collect(),
+            total_peers: overview.peers.len(),
+            banned_peers: count(|it| it.is_banned),
+            disconnected_peers: count(|it| !it.is_connected && !it.is_banned),
+            connected_peers: count(|it| it.is_connected),
+            connected_outgoing_peers: count(|it| it.is_connected && it.is_outgoing == Some(true)),
+            connected_incoming_peers: count(|it| it.is_connected && it.is_outgoing == Some(false)),
+        }
+    }
+}
+
+/// A peer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PeerInfo {
+    client: PeerClient,
+    connection_status: ConnectionStatus,
+    listening_addresses: Vec<String>,
+    seen_ips: Vec<IpAddr>,
+    is_trusted: bool,
+    connection_direction: Option<&'static str>,
+    /// Never: records belong to discovery, which dials by address.
+    enr: Option<String>,
+}
+
+/// What a peer says that it runs.
+#[derive(Clone, Debug, Serialize)]
+struct PeerClient {
+    version: String,
+    os: String,
+    protocol: String,
+    agent: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConnectionStatus {
+    status: &'static str,
+    connections_in: u8,
+    connections_out: u8,
+    last_seen_secs: u64,
+}
+
+impl From<PeerRecord> for PeerInfo {
+    fn from(record: PeerRecord) -> Self {
+        let client = record.client.as_ref();
+        let agent = client.map(|client| client.agent.clone());
+        // Such as zgs/v1.0.0/x86_64-linux.
+        let part =
+            |index: usize| agent.iter().flat_map(|agent| agent.split('/')).nth(index).unwrap_or("unknown").into();
+        let status = match (record.is_banned, record.is_connected) {
+            (true, _) => "banned",
+            (false, true) => "connected",
+            (false, false) if record.is_outgoing.is_none() => "unknown",
+            (false, false) => "disconnected",
+        };
+        PeerInfo {
+            client: PeerClient {
+                version: part(1),
+                os: part(2),
+                protocol: client.map_or_else(|| "unknown".into(), |client| client.protocol.clone()),
+                agent: agent.clone(),
+            },
+            connection_status: ConnectionStatus {
+                status,
+                connections_in: u8::from(record.is_connected && record.is_outgoing == Some(false)),
+                connections_out: u8::from(record.is_connected && record.is_outgoing == Some(true)),
+                last_seen_secs: record.unseen.as_secs(),
+            },
+            listening_addresses: client.iter().flat_map(|it| &it.addresses).map(ToString::to_string).collect(),
+            seen_ips: record.ips,
+            is_trusted: false,
+            connection_direction: record.is_outgoing.map(|it| if it { "Outgoing" } else { "Incoming" }),
+            enr: None,
+        }
+    }
 }
