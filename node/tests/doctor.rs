@@ -240,7 +240,7 @@ impl Node {
         config.listen_admin = Some(local(site.ports[2]));
         config.listen_grpc = Some(local(site.ports[3]));
         change(&mut config);
-        let rpc = serve(config, Connections { store: store.clone(), status: watching, miner: None }).await.unwrap();
+        let rpc = serve(config, Connections { store: store.clone(), status: watching, miner: None, files: None }).await.unwrap();
         let sync = follow.then(|| {
             let options = SyncOptions {
                 start_block: site.contracts.start_block,

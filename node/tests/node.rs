@@ -93,7 +93,7 @@ impl Setup {
              db_dir = '{db}'\nnetwork_dir = '{network}'\ndb_reserve_bytes = 1048576\nlog_config_file = ''\n\
              network_listen_address = '127.0.0.1'\nnetwork_libp2p_port = 0\nnetwork_disable_discovery = true\n\
              {more}\n\
-             [rpc]\nlisten_address = '127.0.0.1:0'\nlisten_address_admin = '127.0.0.1:0'\nlisten_address_grpc = ''\n\
+             [rpc]\nlisten_address = '127.0.0.1:0'\nlisten_address_admin = '127.0.0.1:0'\nlisten_address_grpc = '127.0.0.1:0'\n\
              [metrics]\nlisten = '127.0.0.1:0'\nstatus_line_interval = '1s'\n",
             contracts.flow,
             contracts.start_block,
@@ -137,6 +137,8 @@ struct NodeProcess {
     said: Arc<Mutex<String>>,
     rpc: SocketAddr,
     status: SocketAddr,
+    /// Where peers find it, as a multiaddress.
+    peers: String,
 }
 
 impl NodeProcess {
@@ -160,7 +162,10 @@ impl NodeProcess {
         until(|| format!("the node says where it is: {}", said.lock().unwrap()), async || place("status").is_some())
             .await;
         let (rpc, status) = (place("clients").unwrap(), place("status").unwrap());
-        NodeProcess { child, said, rpc, status }
+        let text = said.lock().unwrap().clone();
+        let (_, peers) = text.split_once("peers at ").expect("the node says where peers find it");
+        let peers = peers.split(['\n', '"']).next().unwrap().trim().to_owned();
+        NodeProcess { child, said, rpc, status, peers }
     }
 
     fn said(&self) -> String {
@@ -311,7 +316,7 @@ async fn a_node_serves_tells_of_itself_and_survives_kills() {
         assert!(text.contains(line), "{line}: {text}");
     }
     until(|| format!("a status line: {}", node.said()), async || node.said().contains("synced to block ")).await;
-    assert!(node.said().contains("1 file; not earning: "), "{}", node.said());
+    assert!(node.said().contains("1 file, 0 peers; not earning: "), "{}", node.said());
 
     // Nobody else gets the folder.
     let (code, text) = setup.refused().await;
@@ -427,6 +432,40 @@ async fn a_key_on_the_command_line_is_refused_without_being_shown() {
     let output = command.args(print).env("ZGPU_NODE__MINER_KEY", secret).output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("# miner_key = \"***\"") && !text.contains(secret), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_gets_the_files_of_another() {
+    let chain = Chain::start().await;
+    let (endpoint, contracts) = (chain.anvil.endpoint(), &chain.contracts);
+    let keeping = "[router]\nprivate_ip_enabled = true\n";
+    let first_setup = Setup::new(&endpoint, contracts, keeping);
+    let first = first_setup.start().await;
+    let (tree, segment) = sample();
+    chain.submit(&tree).await;
+    first.until_status("the transaction is there", |status| status["store"]["transactions"] == 1).await;
+    assert_eq!(first.call("zgs_uploadSegment", json!([segment])).await, Value::Null);
+
+    let fetching = format!(
+        "network_libp2p_nodes = ['{}']\n{keeping}[sync]\nauto_sync_enabled = true\nauto_sync_idle_interval = '100ms'\n",
+        first.peers
+    );
+    let setup = Setup::new(&endpoint, contracts, &fetching);
+    let second = setup.start().await;
+    until(
+        || format!("it has the file: {}", second.said()),
+        async || second.call("zgs_checkFileFinalized", json!([0])).await == json!(true),
+    )
+    .await;
+    let answer = second.call("zgs_downloadSegmentWithProofByTxSeq", json!([0, 0])).await;
+    assert_eq!((&answer["data"], &answer["root"]), (&segment["data"], &json!(tree.root())));
+    second.until_status("it counts its peer", |status| status["peers"]["connected"] == 1).await;
+    assert_eq!(second.call("zgs_getStatus", json!([])).await["connectedPeers"], 1);
+    assert_eq!(metric(&second.get("/metrics").await.1, "zgpu_node_peers"), Some(1.0));
+    for node in [second, first] {
+        let (status, said) = node.end_with("-TERM").await;
+        assert!(status.success() && !said.contains("cut off"), "{status} {said}");
+    }
 }
 
 /// The node as a library: what starts it can also end it, and cutting it off leaves the folder usable.

@@ -166,9 +166,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
 /// Where the node can be reached, in words.
 fn places(addresses: &Addresses) -> String {
-    let Addresses { rpc, admin, status, peers } = addresses;
+    let Addresses { rpc, admin, grpc, status, peers } = addresses;
     let place = |what, address: &Option<_>| address.map(|address: SocketAddr| format!("{what} at http://{address}"));
-    let places = [place("clients", rpc), place("operator", admin), place("status", status)];
+    let places = [place("clients", rpc), place("operator", admin), place("uploads", grpc), place("status", status)];
     let peers = peers.as_ref().map(|address| format!("peers at {address}"));
     places.into_iter().chain([peers]).flatten().collect::<Vec<String>>().join(", ")
 }

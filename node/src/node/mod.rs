@@ -60,6 +60,8 @@ pub struct Addresses {
     pub rpc: Option<SocketAddr>,
     /// The operator's methods.
     pub admin: Option<SocketAddr>,
+    /// Uploads over gRPC.
+    pub grpc: Option<SocketAddr>,
     /// /metrics, /status and /health.
     pub status: Option<SocketAddr>,
     /// Peers.
@@ -138,6 +140,7 @@ impl Node {
             let to = Connections { store: store.clone(), status: node_status, miner, files: Some(files) };
             let rpc = serve(rpc_config(&config.rpc, listen, network, calls), to).await?;
             (addresses.rpc, addresses.admin) = (Some(rpc.address()), rpc.admin_address());
+            addresses.grpc = rpc.grpc_address();
             let ender = parts.ender();
             parts.run("rpc", END_LIMIT, |mut stop| async move {
                 tokio::select! {
@@ -212,6 +215,7 @@ async fn open_store(config: StoreConfig) -> Result<Store, StartError> {
 fn rpc_config(config: &ClientConfig, listen: SocketAddr, network: NetworkIdentity, calls: CallMetrics) -> RpcConfig {
     RpcConfig {
         listen_admin: config.listen_admin,
+        listen_grpc: config.listen_grpc,
         pool: PoolSettings {
             max_pending_sectors: config.max_pending_sectors,
             max_pending_file_bytes: config.max_pending_file_bytes,

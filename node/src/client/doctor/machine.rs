@@ -24,8 +24,11 @@ use crate::{
     client::node::{NodeError, NodeOptions, NodeState, StorageNode},
     config::Config,
     devnet::report::bytes,
-    duties::blocking,
-    store::{Settings, Store, StoreError},
+    duties::{
+        blocking,
+        mining::identity::{IdentityError, stored_miner_id},
+    },
+    store::{Settings, Store},
 };
 
 /// Blocks that the log of a healthy node may be behind.
@@ -34,8 +37,6 @@ const MAX_LAG: u64 = 100;
 const OPEN_FILES: u64 = 8192;
 /// Longest answer of the node's status.
 const MAX_STATUS_BYTES: usize = 1 << 20;
-/// Note of the store that holds the miner id before the first seal.
-const MINER_ID_NOTE: &str = "mining.miner_id";
 
 /// The node, as far as it runs.
 pub(super) struct Running {
@@ -186,7 +187,7 @@ pub(super) fn check_node(report: &mut Report, config: &Config, node: &NodeFound,
         None => report.skip("log", "the chain cannot be asked"),
     }
     match state.connected_peers {
-        0 if config.net.boot_nodes.is_empty() && config.net.nodes.is_empty() => report.warn(
+        0 if config.net.boot_nodes.is_empty() && config.net.libp2p_nodes.is_empty() => report.warn(
             "peers",
             "none, and nobody to find them through",
             "name the network, or set network_boot_nodes or network_libp2p_nodes",
@@ -207,7 +208,7 @@ pub(super) async fn check_ports(report: &mut Report, config: &Config, node: &Nod
         ("rpc.listen_address_admin", config.rpc.listen_admin),
         ("rpc.listen_address_grpc", config.rpc.listen_grpc),
         ("metrics.listen", config.status.listen),
-        ("network_libp2p_port", Some(SocketAddr::new(config.net.listen, config.net.tcp_port))),
+        ("network_libp2p_port", Some(SocketAddr::new(config.net.listen.into(), config.net.tcp_port))),
     ];
     let is_running = matches!(node, NodeFound::Running(_));
     let mut open = Vec::new();
@@ -332,17 +333,15 @@ fn read_store(dir: &Path) -> Result<Option<StoreFacts>, String> {
         return Err(format!("{} belongs to user {owner}; run this command as that user", dir.display()));
     }
     let settings = Settings { cache_bytes: 16 << 20, write_buffer_bytes: 16 << 20, ..Settings::default() };
-    let read = || -> Result<StoreFacts, StoreError> {
+    let read = || -> Result<StoreFacts, IdentityError> {
         let store = Store::open_with(dir, settings)?;
-        let note = store.note(MINER_ID_NOTE)?.and_then(|note| note.try_into().ok()).map(H256);
-        let sealed_for = store.miner_id()?;
-        let sealed = match &sealed_for {
-            Some(miner_id) => store.sealed_loads(miner_id, 0..u64::MAX)?.len() as u64,
+        let sealed = match store.miner_id()? {
+            Some(miner_id) => store.sealed_loads(&miner_id, 0..u64::MAX)?.len() as u64,
             None => 0,
         };
         Ok(StoreFacts {
             shard: store.shard(),
-            miner_id: sealed_for.or(note),
+            miner_id: stored_miner_id(&store)?,
             flow_length: store.flow_length(),
             loads: store.used_loads()?,
             sealed,
