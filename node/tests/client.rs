@@ -146,7 +146,9 @@ impl Node {
             p2p_protocol_version: ProtocolVersion { major: 0, minor: 4, build: 0 },
         };
         let config = RpcConfig::new(any_local_port(), network);
-        let rpc = serve(config, Connections { store: store.clone(), status: watching, miner: None, files: None }).await.unwrap();
+        let rpc = serve(config, Connections { store: store.clone(), status: watching, miner: None, files: None })
+            .await
+            .unwrap();
         Node { rpc, store, sync: None, status: Some(status), _dir: dir }
     }
 

@@ -52,7 +52,7 @@ use zgpu_node::{
         sync::{LogSync, SyncOptions},
     },
     rpc::MinerCommand,
-    store::{Store, StoreError},
+    store::{LogPosition, Store, StoreError},
 };
 
 const TICK: Duration = Duration::from_millis(50);
@@ -147,9 +147,7 @@ impl Net {
         let data = random_bytes(bytes, seed);
         let tree = FileTree::read(FileShape::new(bytes as u64).unwrap(), &data[..], |_| ()).unwrap();
         let record = submit_file(&self.chain, &self.txs(1), &FileSubmission::of(&tree)).await.unwrap();
-        self.read_to(store, record.seq + 1).await;
-        let known = store.transaction(record.seq).unwrap().unwrap();
-        assert_eq!(known.data_root, tree.root());
+        self.wait_for_log(store, record.seq, tree.root()).await;
         (record.seq, tree, data)
     }
 
@@ -168,14 +166,15 @@ impl Net {
         let zeros: Vec<_> =
             heights_to_chunk_end(length).into_iter().map(|height| zero_submission(height).unwrap()).collect();
         let records = submit_files(&self.chain, &self.txs(1), &zeros).await.unwrap();
-        self.read_to(store, records.last().unwrap().seq + 1).await;
+        let last = records.last().unwrap();
+        self.wait_for_log(store, last.seq, last.data_root).await;
     }
 
-    /// Waits until the store has so many transactions.
-    async fn read_to(&self, store: &Store, next_seq: u64) {
+    /// Waits until the store has this transaction.
+    async fn wait_for_log(&self, store: &Store, seq: u64, data_root: H256) {
         let mut log = store.watch_log();
-        let read = log.wait_for(|log| log.next_seq == next_seq);
-        tokio::time::timeout(PATIENCE, read).await.expect("the log is read").unwrap();
+        let is_read = |_: &LogPosition| store.transaction(seq).unwrap().is_some_and(|tx| tx.data_root == data_root);
+        tokio::time::timeout(PATIENCE, log.wait_for(is_read)).await.expect("the log is read").unwrap();
     }
 
     fn mine(&self, store: &Store, key: Key, config: MiningConfig) -> Mining {
