@@ -190,7 +190,11 @@ impl Answering {
                 },
                 Some(proven) = self.proving.join_next(), if !self.proving.is_empty() => match proven {
                     Ok((found, proof)) => self.hand_in(found, proof).await,
-                    Err(error) => tracing::error!(%error, "proving a hit broke"),
+                    Err(error) => {
+                        tracing::error!(%error, "proving a hit broke");
+                        // Which one is not known; the submitter notices one that is sent twice.
+                        self.open.clear();
+                    }
                 },
                 Ok(()) = self.links.state.changed() => self.drop_late(),
                 Ok(()) = self.links.control.changed() => {}

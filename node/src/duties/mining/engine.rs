@@ -78,6 +78,8 @@ pub(super) enum Doing {
 pub(super) struct EngineReport {
     pub(super) doing: Doing,
     pub(super) restarts: u64,
+    /// Generation of the puzzle that it mined last.
+    pub(super) puzzle: Option<u64>,
     /// Time that it mined, without the puzzle that it is on.
     mining: Duration,
     /// Since when it is on a puzzle.
@@ -292,7 +294,10 @@ impl EngineLoop {
         };
         // A full channel makes the engine wait; a closed one means that nobody wants hits any more.
         let mut on_hit = |hit| drop(links.found.blocking_send((puzzle.clone(), hit)));
-        links.report.send_modify(|report| (report.doing, report.mining_since) = (Doing::Mining, Some(started)));
+        links.report.send_modify(|report| {
+            (report.doing, report.mining_since) = (Doing::Mining, Some(started));
+            report.puzzle = Some(puzzle.generation);
+        });
         let result = engine.mine(&puzzle, &links.source, &has_turned, &mut on_hit, &links.counters);
 
         let took = started.elapsed();
