@@ -537,9 +537,10 @@ fn another_node_takes_the_place_of_one_that_dies() {
         let done = upload(&nodes, Some(&chain.payer()), &sample.file, &options, &()).await.unwrap();
         assert!(done.paid.is_none() && first.store.is_finalised(0).unwrap());
         assert_eq!(done.nodes.iter().map(|share| share.sent + share.had).collect::<Vec<_>>(), [30, 30]);
-        // Three are not to be had, and that is known before anything is paid.
+        // Three are not to be had, though one is named twice; and that is known before anything is paid.
         let other = Sample::new(100, 2);
         let options = UploadOptions { replicas: 3, ..quick() };
+        let nodes = [first.client(), second.client(), first.client()];
         let error = upload(&nodes, Some(&chain.payer()), &other.file, &options, &()).await.unwrap_err();
         assert!(matches!(error, ClientError::NotCovered { wanted: 3, .. }), "{error}");
         assert_eq!(chain.submissions().await, 1);

@@ -218,7 +218,9 @@ impl Rpc {
             tried.push(id);
             let has_other = self.endpoints.has_ready(&tried);
             let fault = error.fault();
-            let is_worth_it = error.is_transient() || (fault != Fault::Question && has_other);
+            // What is no reply at all comes from something before the endpoint, and may pass too.
+            let may_pass = error.is_transient() || matches!(error, ChainError::Reply { .. });
+            let is_worth_it = may_pass || (fault != Fault::Question && has_other);
             if attempt >= attempts || !is_worth_it || is_heavy(method, &error) {
                 return Err(error);
             }

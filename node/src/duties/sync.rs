@@ -609,7 +609,10 @@ impl Syncer {
         self.change_trail(|trail| trail.keep(kept)).await?;
         self.chain.rpc().forget_heads();
         self.checked = None;
-        self.status.send_modify(|status| status.reorgs += 1);
+        self.status.send_modify(|status| {
+            status.reorgs += 1;
+            status.phase = SyncPhase::CatchingUp;
+        });
         self.tell_tip();
         Ok(())
     }
@@ -934,24 +937,24 @@ impl Syncer {
         }
         let times = self.repaired.filter(|(first, _)| *first == agreed).map_or(1, |(_, times)| times.saturating_add(1));
         self.repaired = Some((agreed, times));
-        if times > 2 {
-            return Err(SyncError::Root { seq, got, expected });
-        }
         // Where the contract did not keep a root, agreement says nothing: the log is read from its start.
         let is_known = agreed > 0 && self.chain.flow_root_after(agreed - 1).await?.is_some();
         let keep = if is_known { agreed } else { 0 };
+        self.change_trail(|trail| trail.back_to(|mark| mark.next_seq <= keep)).await?;
+        self.checked = None;
+        self.tell_tip();
+        if times > 2 {
+            return Err(SyncError::Root { seq, got, expected });
+        }
         tracing::error!(
             seq, %got, %expected, first_wrong = agreed, keep,
             "the root of the flow is not the contract's; the log is read again from where they agree"
         );
-        self.change_trail(|trail| trail.back_to(|mark| mark.next_seq <= keep)).await?;
         if times == 2 {
             let reverted = self.write(move |store| cut(store, agreed)).await?;
             self.count_reverted(reverted);
         }
-        self.checked = None;
         self.status.send_modify(|status| status.repairs += 1);
-        self.tell_tip();
         Ok(false)
     }
 
@@ -1035,9 +1038,8 @@ impl Syncer {
             (status.last_progress, status.blocks_per_second, status.page_blocks) = (now, rate, page_blocks);
             let left = status.lag_blocks().saturating_sub(confirmations);
             status.time_left = (rate > 0.0).then(|| Duration::from_secs_f64(left as f64 / rate));
-            if left < BLOCKS_WITH_HEADERS && status.caught_up {
-                status.phase = SyncPhase::Following;
-            } else {
+            // Only when nothing is left to do, it says that it follows.
+            if left >= BLOCKS_WITH_HEADERS || status.phase != SyncPhase::Following {
                 status.phase = SyncPhase::CatchingUp;
             }
         });

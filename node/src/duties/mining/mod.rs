@@ -13,7 +13,7 @@
 mod answering;
 mod batch;
 mod engine;
-mod identity;
+pub(crate) mod identity;
 mod proof;
 mod sealing;
 mod source;
