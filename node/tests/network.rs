@@ -14,7 +14,7 @@ use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use support::{Chain, NodeProcess, PATIENCE, Setup, download, tree, until, upload};
 use zgpu_core::H256;
-use zgpu_node::chain::contracts::DeployParams;
+use zgpu_node::{chain::contracts::DeployParams, devnet::fill::heights_to_chunk_end};
 
 fn params() -> DeployParams {
     DeployParams { price_per_sector: U256::from(1000), ..DeployParams::default() }
@@ -173,27 +173,34 @@ async fn nodes_that_are_killed_at_random_moments_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_mines_what_came_from_a_client_of_another_node() {
     const BLOCKS_PER_EPOCH: u64 = 200;
+    const TOKEN: u128 = 1_000_000_000_000_000_000;
     let mut random = StdRng::seed_from_u64(3);
     let files = tempfile::tempdir().unwrap();
     let chain = Chain::start(&DeployParams {
         blocks_per_epoch: BLOCKS_PER_EPOCH,
         target_mine_blocks: BLOCKS_PER_EPOCH - 10,
-        target_submissions: 2,
+        target_submissions: 1000,
         n_subtasks: 1,
         subtask_interval: 1,
-        initial_difficulty: U256::from(50 * 64),
+        // Every ticket wins: few of the chunk's loads are held.
+        initial_difficulty: U256::from(1),
+        base_reward: U256::from(TOKEN),
+        donation: U256::from(100 * TOKEN),
         ..params()
     })
     .await;
     let server_at = Setup::new(&chain, &[], "", "");
-    // The flow is far too short to pay anything: this miner works for the honour.
-    let honour = "backend = 'cpu'\n";
-    let miner_at = Setup::new(&chain, &[server_at.peer_port], honour, "[mining]\nmin_profit_wei = ''\n")
+    let miner_at = Setup::new(&chain, &[server_at.peer_port], "backend = 'cpu'\nmine_context_query_seconds = 1", "")
         .with("ZGPU_MINER_KEY", &chain.secret(3));
     let (server, miner) = (server_at.start().await, miner_at.start().await);
+
+    // The flow's first load has the reserved sector, so the file comes behind it; zeros complete the pricing chunk.
+    chain.submit_zeros(&[10]).await;
     let data = file(files.path(), "data", 2 << 20, &mut random);
     store(&chain, &server_at, &data).await;
-    miner.until_finalised("the miner gets the file from its peer", 1).await;
+    miner.until_finalised("the miner gets the file from its peer", 2).await;
+    let length = chain.client.flow_state().await.unwrap().length;
+    chain.submit_zeros(&heights_to_chunk_end(length)).await;
     chain.ask("anvil_mine", json!([U64::from(BLOCKS_PER_EPOCH + 2)])).await;
     let accepted = |status: &Value| status["mining"]["answers"]["accepted"].as_u64();
     miner.until_status("answers are accepted", |status| accepted(status) >= Some(2)).await;

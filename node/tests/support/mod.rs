@@ -32,7 +32,7 @@ use zgpu_node::chain::{
     keys::Key,
     rpc::RpcOptions,
     tx::{TxManager, TxPolicy},
-    upload::{FileSubmission, submit_file},
+    upload::{FileSubmission, submit_file, submit_files, zero_submission},
 };
 
 /// How long something may take on a busy machine.
@@ -68,11 +68,20 @@ impl Chain {
 
     /// Submits a file and hands in nothing.
     pub(crate) async fn submit(&self, data: &[u8]) -> u64 {
-        let tree = tree(data);
+        let submission = FileSubmission::of(&tree(data));
+        submit_file(&self.client, &self.account(), &submission).await.unwrap().seq
+    }
+
+    /// Submits zeros: one submission of 2^height sectors for each height.
+    pub(crate) async fn submit_zeros(&self, heights: &[u32]) {
+        let zeros: Vec<_> = heights.iter().map(|height| zero_submission(*height).unwrap()).collect();
+        submit_files(&self.client, &self.account(), &zeros).await.unwrap();
+    }
+
+    fn account(&self) -> TxManager {
         let key = Key::from(PrivateKeySigner::from(self.anvil.keys()[1].clone()));
         let policy = TxPolicy { poll: Duration::from_millis(50), ..TxPolicy::default() };
-        let account = TxManager::new(self.client.rpc().clone(), self.client.chain_id(), key, policy);
-        submit_file(&self.client, &account, &FileSubmission::of(&tree)).await.unwrap().seq
+        TxManager::new(self.client.rpc().clone(), self.client.chain_id(), key, policy)
     }
 
     /// Calls a method of the chain.
@@ -186,8 +195,12 @@ impl NodeProcess {
             let (_, rest) = said.split_once(&format!("{what} at http://"))?;
             rest.split([',', '\n', '"']).next()?.trim().parse().ok()
         };
-        until(|| format!("the node says where it is: {}", said.lock().unwrap()), async || place("status").is_some())
-            .await;
+        let told = || format!("the node says where it is: {}", said.lock().unwrap());
+        until(told, async || {
+            assert_eq!(child.try_wait().unwrap(), None, "it has ended: {}", said.lock().unwrap());
+            place("status").is_some()
+        })
+        .await;
         let (rpc, status) = (place("clients").unwrap(), place("status").unwrap());
         NodeProcess { child, said, rpc, status }
     }
