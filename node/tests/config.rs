@@ -63,7 +63,7 @@ fn an_operators_file_is_taken_with_every_key() {
     let prune = config.prune.as_ref().unwrap();
     assert_eq!((prune.max_sectors, prune.check_every), (4_000_000_000, Duration::from_secs(30)));
     assert_eq!((net.tcp_port, net.discovery_port, net.enr_tcp_port, net.target), (11234, 21234, Some(31234), 40));
-    assert_eq!((net.boot_nodes.len(), net.libp2p_nodes.len(), net.is_private, net.has_discovery), (2, 1, true, false));
+    assert_eq!((net.boot_nodes.len(), net.nodes.len(), net.is_private, net.has_discovery), (2, 1, true, false));
     assert_eq!(net.enr_address, Some("192.0.2.7".parse().unwrap()));
     let router = &config.files.router;
     assert_eq!(router.public_address.as_ref().unwrap().to_string(), "/ip4/192.0.2.9/tcp/31234");

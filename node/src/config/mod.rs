@@ -137,7 +137,7 @@ pub struct PeerConfig {
     /// Nodes to start from: addresses or records.
     pub boot_nodes: Vec<String>,
     /// Nodes to stay connected to.
-    pub libp2p_nodes: Vec<Multiaddr>,
+    pub nodes: Vec<Multiaddr>,
     /// True when others are not told which program this is.
     pub is_private: bool,
     /// True when peers are looked for.
@@ -378,7 +378,7 @@ impl PeerConfig {
             enr_udp_port: told("network_discovery_port", "network_enr_udp_port"),
             target: int("network_target_peers") as u32,
             boot_nodes: settings.list("", "network_boot_nodes").to_vec(),
-            libp2p_nodes: settings
+            nodes: settings
                 .list("", "network_libp2p_nodes")
                 .iter()
                 .filter_map(|address| address.parse().ok())

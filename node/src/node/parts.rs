@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use alloy::primitives::Address;
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::{MissedTickBehavior, interval, sleep},
@@ -204,7 +205,7 @@ pub(super) fn net_settings(config: &PeerConfig, chain_id: u64, flow: Address, st
         enr_tcp_port: config.enr_tcp_port,
         enr_udp_port: config.enr_udp_port,
         boot_nodes: config.boot_nodes.clone(),
-        libp2p_nodes: config.libp2p_nodes.clone(),
+        libp2p_nodes: config.nodes.clone(),
         target_peers: config.target,
         is_private: config.is_private,
         find_chunks: config.find_chunks,
