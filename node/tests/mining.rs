@@ -25,6 +25,7 @@ use zgpu_core::{
     H256,
     device::{DeviceError, DeviceInfo},
     file::{FileShape, FileTree},
+    shard::Shard,
     units::{BYTES_PER_LOAD, SECTORS_PER_LOAD},
     work::DrawJob,
 };
@@ -43,7 +44,7 @@ use zgpu_node::{
         rpc::{Rpc, RpcOptions},
         submit::SubmitOptions,
         tx::{TxManager, TxPolicy},
-        upload::{FileSubmission, submit_file, submit_files, zero_submission},
+        upload::{FileSubmission, submit_batch, submit_file, submit_files, zero_submission},
         watch::WatchOptions,
     },
     devnet::fill::heights_to_chunk_end,
@@ -52,7 +53,7 @@ use zgpu_node::{
         sync::{LogSync, SyncOptions},
     },
     rpc::MinerCommand,
-    store::{Store, StoreError},
+    store::{LogPosition, Store, StoreError},
 };
 
 const TICK: Duration = Duration::from_millis(50);
@@ -144,12 +145,9 @@ impl Net {
 
     /// Submits a file of so many bytes; returns it with its number, once the store knows it.
     async fn submit(&self, store: &Store, bytes: usize, seed: u64) -> (u64, FileTree, Vec<u8>) {
-        let data = random_bytes(bytes, seed);
-        let tree = FileTree::read(FileShape::new(bytes as u64).unwrap(), &data[..], |_| ()).unwrap();
+        let (tree, data) = file(bytes, seed);
         let record = submit_file(&self.chain, &self.txs(1), &FileSubmission::of(&tree)).await.unwrap();
-        self.read_to(store, record.seq + 1).await;
-        let known = store.transaction(record.seq).unwrap().unwrap();
-        assert_eq!(known.data_root, tree.root());
+        self.wait_for_log(store, record.seq, tree.root()).await;
         (record.seq, tree, data)
     }
 
@@ -168,14 +166,15 @@ impl Net {
         let zeros: Vec<_> =
             heights_to_chunk_end(length).into_iter().map(|height| zero_submission(height).unwrap()).collect();
         let records = submit_files(&self.chain, &self.txs(1), &zeros).await.unwrap();
-        self.read_to(store, records.last().unwrap().seq + 1).await;
+        let last = records.last().unwrap();
+        self.wait_for_log(store, last.seq, last.data_root).await;
     }
 
-    /// Waits until the store has so many transactions.
-    async fn read_to(&self, store: &Store, next_seq: u64) {
+    /// Waits until the store has this transaction.
+    async fn wait_for_log(&self, store: &Store, seq: u64, data_root: H256) {
         let mut log = store.watch_log();
-        let read = log.wait_for(|log| log.next_seq == next_seq);
-        tokio::time::timeout(PATIENCE, read).await.expect("the log is read").unwrap();
+        let is_read = |_: &LogPosition| store.transaction(seq).unwrap().is_some_and(|tx| tx.data_root == data_root);
+        tokio::time::timeout(PATIENCE, log.wait_for(is_read)).await.expect("the log is read").unwrap();
     }
 
     fn mine(&self, store: &Store, key: Key, config: MiningConfig) -> Mining {
@@ -208,6 +207,11 @@ fn random_bytes(count: usize, seed: u64) -> Vec<u8> {
     (0..count).map(|_| next()).collect()
 }
 
+fn file(bytes: usize, seed: u64) -> (FileTree, Vec<u8>) {
+    let data = random_bytes(bytes, seed);
+    (FileTree::read(FileShape::new(bytes as u64).unwrap(), &data[..], |_| ()).unwrap(), data)
+}
+
 fn open(dir: &Path) -> Store {
     Store::open(dir).unwrap()
 }
@@ -236,7 +240,7 @@ async fn a_node_seals_and_mines_what_comes_in_while_it_runs() {
     let net = Net::start(&params()).await;
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let _sync = net.follow(&store);
+    let sync = net.follow(&store);
     let (caught_up, is_caught_up) = watch::channel(false);
     let mining = Mining::start(net.chain.clone(), store.clone(), engine(), net.key(2), config(), is_caught_up);
     until(&mining, "the log", |status| waits_for(status, "not read to its end")).await;
@@ -286,6 +290,58 @@ async fn a_node_seals_and_mines_what_comes_in_while_it_runs() {
     mining.commands().send(MinerCommand::Start).await.unwrap();
     let status = until(&mining, "answers of the third epoch", |status| status.answers.accepted == 12).await;
     assert_eq!((status.unprovable, status.answers.rejected), (0, 0), "{status:#?}");
+
+    // A log that is not read as far as the epoch goes: hits wait for it.
+    sync.stop().await;
+    let late = file(BYTES_PER_LOAD, 4).0;
+    submit_file(&net.chain, &net.txs(1), &FileSubmission::of(&late)).await.unwrap();
+    net.next_epoch().await;
+    let is_behind = |status: &MiningStatus| {
+        status.trouble.as_ref().is_some_and(|trouble| trouble.contains("the log is read up to sector"))
+    };
+    assert_eq!(until(&mining, "the log to be behind", is_behind).await.answers.accepted, 12);
+    let _sync = net.follow(&store);
+    until(&mining, "answers of the fourth epoch", |status| status.answers.accepted == 16 && status.trouble.is_none())
+        .await;
+    mining.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_flow_is_mined_where_the_operator_says_and_as_the_stores_shard() {
+    let net = Net::start(&params()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.set_shard(Shard::new(1, 2).unwrap()).unwrap();
+    let _sync = net.follow(&store);
+    let mining = net.mine(&store, net.key(2), MiningConfig { loads: 0..16, ..config() });
+    net.add_file(&store, 6 * BYTES_PER_LOAD, 1).await;
+    net.next_epoch().await;
+    // Short: no shard is declared, although half of it is held.
+    let status = until(&mining, "a full epoch", |status| status.answers.accepted == 4).await;
+    assert_eq!((status.declared_shard, status.loads_held), (Shard::WHOLE, store.flow_length() / 1024 / 2));
+
+    // A little more than 8 TiB: the store's shard is declared, whose range covers all of it.
+    const LENGTH: u64 = 34 << 30;
+    let zeros = vec![zero_submission(30).unwrap(); 33];
+    for some in zeros.chunks(8) {
+        let uploaded = submit_batch(&net.chain, &net.txs(1), some).await.unwrap();
+        let last = uploaded.transactions.last().unwrap();
+        net.wait_for_log(&store, last.seq, last.data_root).await;
+    }
+    assert_eq!(store.flow_length(), LENGTH);
+    net.next_epoch().await;
+    let range = |status: &MiningStatus| (status.range_start, status.loads_in_range);
+    let status = until(&mining, "the long range", |status| range(status) == (0, LENGTH / 1024)).await;
+    assert_eq!(status.declared_shard, store.shard());
+    mining.stop().await;
+
+    // With nothing declared a range covers 8 TiB, and the operator says where.
+    let config = MiningConfig { loads: 0..16, shard: Some(Shard::WHOLE), ..config() };
+    let mining = net.mine(&store, net.key(2), config);
+    until(&mining, "the first range", |status| range(status) == (0, 1 << 25) && status.loads_held == 8).await;
+    mining.commands().send(MinerCommand::SetStartPosition((1 << 30) + 12_345)).await.unwrap();
+    until(&mining, "the other range", |status| range(status) == (1 << 30, 1 << 25)).await;
+    until(&mining, "the reason", |status| waits_for(status, "none of the 8 loads held lies in the mining range")).await;
     mining.stop().await;
 }
 
