@@ -36,6 +36,7 @@ use tokio::{
 use zgpu_core::{
     H256,
     file::{FileShape, FileTree},
+    shard::Shard,
     units::{BYTES_PER_LOAD, BYTES_PER_SECTOR},
 };
 use zgpu_node::{
@@ -57,7 +58,7 @@ use zgpu_node::{
         node::{NodeError, NodeOptions, StorageNode},
         upload::{Payer, SourceFile, UploadOptions, Uploaded, upload},
     },
-    duties::sync::follow,
+    duties::sync::{LogSync, SyncOptions},
     rpc::{Connections, NetworkIdentity, NodeStatus, ProtocolVersion, RpcConfig, RpcHandle, any_local_port, serve},
     store::{Settings, Store},
 };
@@ -87,7 +88,7 @@ impl Chain {
         let params = DeployParams { price_per_sector: U256::from(PRICE), ..DeployParams::default() };
         let contracts = deploy(&provider, anvil.addresses()[0], &params).await.unwrap();
         let rpc = RpcOptions { timeout: Duration::from_secs(20), ..RpcOptions::default() };
-        let client = connect(&anvil.endpoint(), rpc, Some(anvil.chain_id()), contracts.flow).await.unwrap();
+        let client = connect(&[anvil.endpoint()], rpc, Some(anvil.chain_id()), contracts.flow).await.unwrap();
         assert_eq!(client.contracts().mine, contracts.mine, "the mine contract follows from the flow contract");
         Chain { anvil, contracts, client }
     }
@@ -115,14 +116,20 @@ impl Chain {
 struct Node {
     rpc: RpcHandle,
     store: Store,
-    following: Option<JoinHandle<()>>,
+    sync: Option<LogSync>,
     status: Option<watch::Sender<NodeStatus>>,
     _dir: TempDir,
 }
 
 impl Node {
     async fn start(chain: &Chain) -> Node {
+        Node::with_shard(chain, Shard::WHOLE).await
+    }
+
+    /// A node that keeps a share of the flow.
+    async fn with_shard(chain: &Chain, shard: Shard) -> Node {
         let mut node = Node::blind(chain).await;
+        node.store.set_shard(shard).unwrap();
         node.follow(chain);
         node
     }
@@ -139,15 +146,22 @@ impl Node {
             p2p_protocol_version: ProtocolVersion { major: 0, minor: 4, build: 0 },
         };
         let config = RpcConfig::new(any_local_port(), network);
-        let rpc = serve(config, Connections { store: store.clone(), status: watching, miner: None }).await.unwrap();
-        Node { rpc, store, following: None, status: Some(status), _dir: dir }
+        let rpc = serve(config, Connections { store: store.clone(), status: watching, miner: None, files: None })
+            .await
+            .unwrap();
+        Node { rpc, store, sync: None, status: Some(status), _dir: dir }
     }
 
     fn follow(&mut self, chain: &Chain) {
-        let (chain, store, start) = (chain.client.clone(), self.store.clone(), chain.contracts.start_block);
-        let status = self.status.take().expect("it does not follow yet");
-        self.following =
-            Some(tokio::spawn(async move { follow(&chain, &store, start, Duration::from_millis(100), &status).await }));
+        let options = SyncOptions {
+            start_block: chain.contracts.start_block,
+            confirmations: 0,
+            poll: Duration::from_millis(100),
+            ..SyncOptions::default()
+        };
+        let sync = LogSync::start(chain.client.clone(), self.store.clone(), options);
+        sync.publish(self.status.take().expect("it does not follow yet"));
+        self.sync = Some(sync);
     }
 
     fn address(&self) -> SocketAddr {
@@ -156,14 +170,6 @@ impl Node {
 
     fn client(&self) -> StorageNode {
         node_at(self.address())
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Some(following) = &self.following {
-            following.abort();
-        }
     }
 }
 
@@ -531,9 +537,10 @@ fn another_node_takes_the_place_of_one_that_dies() {
         let done = upload(&nodes, Some(&chain.payer()), &sample.file, &options, &()).await.unwrap();
         assert!(done.paid.is_none() && first.store.is_finalised(0).unwrap());
         assert_eq!(done.nodes.iter().map(|share| share.sent + share.had).collect::<Vec<_>>(), [30, 30]);
-        // Three are not to be had, and that is known before anything is paid.
+        // Three are not to be had, though one is named twice; and that is known before anything is paid.
         let other = Sample::new(100, 2);
         let options = UploadOptions { replicas: 3, ..quick() };
+        let nodes = [first.client(), second.client(), first.client()];
         let error = upload(&nodes, Some(&chain.payer()), &other.file, &options, &()).await.unwrap_err();
         assert!(matches!(error, ClientError::NotCovered { wanted: 3, .. }), "{error}");
         assert_eq!(chain.submissions().await, 1);
@@ -544,6 +551,58 @@ fn another_node_takes_the_place_of_one_that_dies() {
         let done = sample.down(&nodes, &DownloadOptions::default()).await.unwrap();
         assert!(relay.is_dead() && done.dropped.len() == 1, "{done:?}");
         assert!(done.nodes[second.client().url()] >= 15);
+    });
+}
+
+#[test]
+fn nodes_that_keep_shares_get_theirs_and_give_it_back() {
+    runs(async {
+        let chain = Chain::start().await;
+        let shard = |text: &str| -> Shard { text.parse().unwrap() };
+        let nodes = [
+            Node::with_shard(&chain, shard("0/2")).await,
+            Node::with_shard(&chain, shard("1/2")).await,
+            Node::with_shard(&chain, shard("1/4")).await,
+        ];
+        let clients: Vec<StorageNode> = nodes.iter().map(Node::client).collect();
+        let payer = chain.payer();
+        let sample = Sample::new(21 * BYTES_PER_LOAD + 900, 1);
+        let error = sample.up(&clients[..1], Some(&payer)).await.unwrap_err();
+        assert!(matches!(error, ClientError::NotCovered { .. }) && error.to_string().contains("shard 1/2"), "{error}");
+        assert_eq!(chain.submissions().await, 0, "nothing is paid for what cannot be stored");
+
+        let counting = [
+            Proxy::start(nodes[0].address(), |_, reply| reply).await,
+            Proxy::start(nodes[1].address(), |_, reply| reply).await,
+            Proxy::start(nodes[2].address(), |_, reply| reply).await,
+        ];
+        let proxied: Vec<StorageNode> = counting.iter().map(|proxy| node_at(proxy.address)).collect();
+        let done = sample.up(&proxied, Some(&payer)).await.unwrap();
+        assert_eq!(done.finalised, Some(true));
+        let first_load = done.start_sector / 1024;
+        let share = |text: &str| (0..22).filter(|index| shard(text).contains(first_load + index)).count() as u64;
+        assert_eq!(done.nodes.iter().map(|node| node.shard.as_str()).collect::<Vec<_>>(), ["0/2", "1/2"]);
+        assert_eq!(counting.map(|proxy| proxy.segments_sent()), [share("0/2"), share("1/2"), 0]);
+        assert_eq!(nodes.each_ref().map(|node| node.store.is_finalised(0).unwrap()), [true, true, false]);
+
+        let got = sample.down(&clients, &DownloadOptions::default()).await.unwrap();
+        assert_eq!(got.nodes[clients[0].url()] + got.nodes[clients[1].url()], 22, "{got:?}");
+        assert_eq!(got.dropped, [], "the third has nothing of its share, which is no lie");
+        let error = sample.down(&clients[..1], &DownloadOptions::default()).await.unwrap_err();
+        assert!(matches!(error, ClientError::Segment { .. }), "{error}");
+        sample.down(&clients, &DownloadOptions { proof: false, ..DownloadOptions::default() }).await.unwrap();
+
+        // Two copies of each part: the third joins for what it keeps, and that is not all of the second copy.
+        let options = UploadOptions { replicas: 2, ..quick() };
+        let error = upload(&clients, Some(&payer), &sample.file, &options, &()).await.unwrap_err();
+        assert!(matches!(error, ClientError::NotCovered { wanted: 2, .. }), "{error}");
+        // A file below a segment lies in one load, which one of them keeps; the other has nothing to wait for.
+        for (seed, size) in (2..).zip([300, 70_000, 200_000]) {
+            let small = Sample::new(size, seed);
+            let done = small.up(&clients, Some(&payer)).await.unwrap();
+            assert_eq!(done.nodes.iter().map(|node| node.sent).sum::<u64>(), 1, "{done:?}");
+            small.down(&clients, &DownloadOptions::default()).await.unwrap();
+        }
     });
 }
 
@@ -1037,7 +1096,7 @@ fn the_commands_upload_and_download() {
         zgpu.refused(dir, &["upload", ".", "--node", &url, "--rpc", &rpc], 1, &["not a file"]).await;
         fs::write(dir.join("empty"), "").unwrap();
         zgpu.refused(dir, &["upload", "empty", "--node", &url, "--rpc", &rpc], 1, &["empty"]).await;
-        zgpu.refused(dir, &["upload", "in", "--network", "moon"], 2, &["mainnet and testnet"]).await;
+        zgpu.refused(dir, &["upload", "in", "--network", "moon"], 2, &["mainnet", "testnet"]).await;
         zgpu.refused(dir, &["upload", "in", "--node", &url, "--indexer", &url], 2, &["cannot be used with"]).await;
         let wrong = "0x00000000000000000000000000000000000000aa";
         zgpu.refused(dir, &["upload", "in", "--node", &url, "--rpc", &rpc, "--flow", wrong], 1, &["flow contract"])

@@ -24,6 +24,7 @@ use zgpu_core::{
     digest::parent,
     file::{FileShape, FileTree, SubmissionNode, submission_root},
     flow::{fold_siblings, place},
+    shard::Shard,
     tree::{sector_hash, unbalanced_root, zero_root},
     units::{BYTES_PER_LOAD, BYTES_PER_SECTOR, SECTORS_PER_LOAD},
 };
@@ -656,7 +657,7 @@ async fn transactions_of_one_file_share_its_data() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reverted_file_is_uploaded_anew() {
+async fn a_reverted_file_needs_only_what_was_missing() {
     let node = Node::start().await;
     let sample = Sample::new(BYTES_PER_LOAD * 2, 9);
     let seq = sample.append(&node.store);
@@ -671,12 +672,112 @@ async fn a_reverted_file_is_uploaded_anew() {
     let other = Sample::new(BYTES_PER_LOAD, 10);
     assert_eq!(other.append(&node.store), seq);
     let again = sample.append(&node.store);
-    // Both are complete with their own segments: what was counted before the revert does not count.
-    node.upload(&sample).await;
+    // What was uploaded before came back with the file; what was counted before the revert does not count.
+    let info = node.ask("zgs_getFileInfoByTxSeq", json!([again])).await;
+    assert_eq!((&info["uploadedSegNum"], &info["finalized"]), (&json!(1), &json!(false)));
+    assert_eq!(node.ask("zgs_uploadSegment", json!([sample.wire(1)])).await, Value::Null);
     node.upload(&other).await;
     for seq in [seq, again] {
         assert!(node.store.status(seq).unwrap().unwrap().finalised);
     }
+}
+
+/// A segment that the node does not keep is acknowledged, and is not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_takes_every_segment_and_has_its_own() {
+    let mut ids = Vec::new();
+    for id in 0..4 {
+        let node = Node::start().await;
+        let shard = Shard::new(id, 4).unwrap();
+        node.store.set_shard(shard).unwrap();
+        let config = node.ask("zgs_getShardConfig", json!([])).await;
+        assert_eq!(config, json!({"shardId": id, "numShard": 4}));
+        let sample = Sample::new(8 * BYTES_PER_LOAD + 700, 1);
+        let seq = sample.append(&node.store);
+        let first = node.store.transaction(seq).unwrap().unwrap().start / SECTORS_PER_LOAD as u64;
+        let kept: Vec<u64> = (0..9).filter(|index| shard.contains(first + index)).collect();
+        for index in (0..9).rev() {
+            let info = node.ask("zgs_getFileInfoByTxSeq", json!([seq])).await;
+            let stored = kept.iter().filter(|kept| **kept > index).count();
+            let is_complete = stored == kept.len();
+            assert_eq!(info["finalized"], json!(is_complete));
+            assert_eq!(info["uploadedSegNum"], if is_complete { json!(9) } else { json!(stored) });
+            let upload = node.call("zgs_uploadSegmentByTxSeq", json!([sample.wire(index), seq])).await;
+            match is_complete {
+                false => assert_eq!(upload, Ok(Value::Null)),
+                true => assert_eq!(upload, Err(wrong_param("root", "already uploaded and finalized"))),
+            }
+        }
+        assert_eq!(node.ask("zgs_checkFileFinalized", json!([seq])).await, json!(true));
+        for index in 0..9u64 {
+            let range = (index * 1024, (index * 1024 + 1024).min(sample.tree.shape().sectors()));
+            let data = node.ask("zgs_downloadSegmentByTxSeq", json!([seq, range.0, range.1])).await;
+            let proven = node.ask("zgs_downloadSegmentWithProof", json!([sample.root(), index])).await;
+            if kept.contains(&index) {
+                assert_eq!((data, proven), (json!(STANDARD.encode(sample.segment(index))), sample.wire(index)));
+            } else {
+                assert_eq!((data, proven), (Value::Null, Value::Null));
+            }
+        }
+        ids.extend(kept);
+
+        // The same small file again and again: each transaction that wants the data gets it, by root.
+        let small = Sample::new(500, 2);
+        let seqs: Vec<u64> = (0..8)
+            .map(|_| {
+                // Two loads of zeros each time: the starts leave every rest.
+                let zeros = SubmissionNode { root: zero_root(10), height: 10 };
+                (0..2).for_each(|_| _ = append(&node.store, BYTES_PER_LOAD as u64, vec![zeros]));
+                small.append(&node.store)
+            })
+            .collect();
+        let wants = |seq: &u64| shard.contains(node.store.transaction(*seq).unwrap().unwrap().start / 1024);
+        assert_eq!(seqs.iter().filter(|seq| wants(seq)).count(), 2);
+        assert_eq!(node.ask("zgs_uploadSegment", json!([small.wire(0)])).await, Value::Null);
+        for seq in seqs {
+            node.until_finalised(seq).await;
+            let data = node.ask("zgs_downloadSegmentByTxSeq", json!([seq, 0, 2])).await;
+            assert_eq!(data, if wants(&seq) { json!(STANDARD.encode(small.segment(0))) } else { Value::Null });
+        }
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (0..9).collect::<Vec<u64>>(), "each segment is in one of the four");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pruned_files_are_told_and_take_no_data() {
+    let node = Node::start().await;
+    let (old, waiting, new) = (Sample::new(5000, 1), Sample::new(6000, 2), Sample::new(7000, 3));
+    let seqs = [old.append(&node.store), waiting.append(&node.store)];
+    node.upload(&old).await;
+    append(&node.store, BYTES_PER_LOAD as u64, vec![SubmissionNode { root: zero_root(10), height: 10 }]);
+    let new_seq = new.append(&node.store);
+    let start = node.store.transaction(new_seq).unwrap().unwrap().start / 1024 * 1024;
+    while node.store.prune_below(start, 10).unwrap() > 0 {}
+    for (seq, sample) in seqs.into_iter().zip([&old, &waiting]) {
+        let info = node.ask("zgs_getFileInfoByTxSeq", json!([seq])).await;
+        let told = [&info["finalized"], &info["pruned"], &info["isCached"], &info["uploadedSegNum"]];
+        assert_eq!(told, [&json!(false), &json!(true), &json!(false), &json!(1)]);
+        // By root, it is told to who does not need its data.
+        assert_eq!(node.ask("zgs_getFileInfo", json!([sample.root(), false])).await, info);
+        assert_eq!(node.ask("zgs_getFileInfo", json!([sample.root(), true])).await, Value::Null);
+        assert_eq!(node.ask("zgs_checkFileFinalized", json!([seq])).await, json!(false));
+        let pruned = Err(wrong_param("root", "already pruned"));
+        assert_eq!(node.call("zgs_uploadSegmentByTxSeq", json!([sample.wire(0), seq])).await, pruned);
+        assert_eq!(node.call("zgs_uploadSegment", json!([sample.wire(0)])).await, pruned);
+        assert_eq!(node.ask("zgs_downloadSegment", json!([sample.root(), 0, 1])).await, Value::Null);
+        assert_eq!(node.ask("zgs_downloadSegmentByTxSeq", json!([seq, 0, 1])).await, Value::Null);
+        assert_eq!(node.ask("zgs_downloadSegmentWithProofByTxSeq", json!([seq, 0])).await, Value::Null);
+    }
+    node.upload(&new).await;
+    assert_eq!(node.ask("zgs_checkFileFinalized", json!([new_seq])).await, json!(true));
+    // Submitted anew, an old file is a new one: its root speaks for that.
+    let again = old.append(&node.store);
+    let info = node.ask("zgs_getFileInfo", json!([old.root(), true])).await;
+    assert_eq!((&info["tx"]["seq"], &info["pruned"]), (&json!(again), &json!(false)));
+    node.upload(&old).await;
+    node.until_finalised(again).await;
+    assert_eq!(node.ask("zgs_getFileInfo", json!([old.root(), false])).await["tx"]["seq"], json!(again));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Longest time between two requests that an endpoint's complaints lead to.
-const SLOWEST: Duration = Duration::from_secs(1);
+const SLOWEST: Duration = Duration::from_millis(500);
 /// Time between two requests after the first complaint of an endpoint that had no limit.
 const FIRST_SLOW: Duration = Duration::from_millis(20);
 
@@ -58,7 +58,7 @@ impl Budget {
     pub(super) fn complaint(&self, retry_after: Option<Duration>, longest: Duration) {
         let mut state = self.state();
         state.interval = (state.interval * 2).clamp(FIRST_SLOW, SLOWEST.max(self.interval));
-        let pause = retry_after.unwrap_or(state.interval * 4).min(longest);
+        let pause = retry_after.unwrap_or(state.interval * 2).min(longest);
         state.paused_until = state.paused_until.max(Instant::now() + pause);
     }
 
@@ -67,7 +67,7 @@ impl Budget {
         let mut state = self.state();
         if state.interval > self.interval {
             let excess = state.interval - self.interval;
-            let left = excess.mul_f64(0.98);
+            let left = excess.mul_f64(0.9);
             state.interval = self.interval + if left < Duration::from_micros(100) { Duration::ZERO } else { left };
         }
     }

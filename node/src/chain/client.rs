@@ -259,6 +259,21 @@ pub struct RewardState {
     pub release_seconds: u64,
 }
 
+/// The mine contract that belongs to a flow contract: the one that its market's reward contract pays for.
+pub async fn find_mine(rpc: &Rpc, flow: Address) -> Result<Address, ChainError> {
+    async fn ask<C: SolCall<Return = Address>>(rpc: &Rpc, to: Address, call: C) -> Result<Address, ChainError> {
+        let request = TransactionRequest::default().to(to).input(call.abi_encode().into());
+        let reply: Bytes = rpc.call("eth_call", C::SIGNATURE, (request, "latest")).await?;
+        C::abi_decode_returns(&reply).map_err(|error| {
+            let reason = format!("{} bytes from {to}: {error}; check the address of the flow contract", reply.len());
+            rpc.bad_reply(C::SIGNATURE, reason)
+        })
+    }
+    let market = ask(rpc, flow, Flow::marketCall {}).await?;
+    let reward = ask(rpc, market, Market::rewardCall {}).await?;
+    ask(rpc, reward, Reward::mineCall {}).await
+}
+
 impl ChainClient {
     /// Connects, and checks that the chain and the contracts are the right ones.
     pub async fn connect(options: &ChainOptions) -> Result<Self, ChainError> {
@@ -405,10 +420,14 @@ impl ChainClient {
         })
     }
 
-    /// Root of the flow right after submission `seq`; `None` where the contract does not know it.
+    /// Root of the flow right after submission `seq`; `None` where the contract does not know it, or is an older one that
+    /// does not take the question.
     pub async fn flow_root_after(&self, seq: u64) -> Result<Option<H256>, ChainError> {
-        let root = self.read(self.contracts.flow, Flow::getFlowRootByTxSeqCall(U256::from(seq))).await?;
-        Ok(Some(H256(root.0)).filter(|root| *root != H256::ZERO))
+        match self.read(self.contracts.flow, Flow::getFlowRootByTxSeqCall(U256::from(seq))).await {
+            Ok(root) => Ok(Some(H256(root.0)).filter(|root| *root != H256::ZERO)),
+            Err(ChainError::Reverted { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The context as it would be if an epoch that is due were made now.

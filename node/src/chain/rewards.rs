@@ -59,6 +59,23 @@ impl ChunkReward {
     }
 }
 
+/// The first pricing chunk that can still earn, as a block of the chain has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstRewardable {
+    /// Its number: those in front of it are expired.
+    pub index: u64,
+    /// Time of the block in seconds; [`u64::MAX`] for one beyond that.
+    pub timestamp: u64,
+}
+
+impl ChainClient {
+    /// The first pricing chunk whose fees are not all released.
+    pub async fn first_rewardable_chunk(&self) -> Result<FirstRewardable, ChainError> {
+        let first = self.read(self.contracts().reward, Reward::firstRewardableChunkCall {}).await?;
+        Ok(FirstRewardable { index: first.index, timestamp: first.timestamp.saturating_to() })
+    }
+}
+
 /// How long what was read of rewards and gas is good for.
 const TERMS_FOR: Duration = Duration::from_secs(30);
 

@@ -80,6 +80,7 @@ impl ContextWatcher {
             generation: 0,
             last: None,
             last_block: None,
+            same_until: 0,
         };
         ContextWatcher { state, context, miner, task: tokio::spawn(follower.run()) }
     }
@@ -113,7 +114,12 @@ struct Follower {
     last: Option<Puzzle>,
     /// The last block that the context was asked for in.
     last_block: Option<u64>,
+    /// Up to this block the answer is known to be the same, unless the chain is reorganised.
+    same_until: u64,
 }
+
+/// Blocks after which the context is asked for in any case.
+const MAX_SAME_BLOCKS: u64 = 16;
 
 impl Follower {
     async fn run(mut self) {
@@ -138,11 +144,11 @@ impl Follower {
         }
     }
 
-    /// Asks for the context if there is a block that it was not asked for in.
+    /// Asks for the context if there is a block that it was not asked for in, and that may bring another answer.
     async fn look(&mut self) -> Result<(), ChainError> {
         let block = self.client.block_number().await?;
         // Another number, not a larger one: a reorganised chain may be shorter.
-        if self.last_block == Some(block) {
+        if self.last_block.is_some_and(|last| block == last || last < block && block <= self.same_until) {
             return Ok(());
         }
         let miner = *self.miner.borrow_and_update();
@@ -154,6 +160,13 @@ impl Follower {
             }
             None => MiningTask::Idle(IdleReason::NotRegistered { miner_id: miner.miner_id }),
         };
+        // Outside the miner's window nothing changes before it opens, or before the next epoch.
+        let until = match &task {
+            MiningTask::Idle(IdleReason::BeforeWindow { opens_after, .. }) => *opens_after,
+            MiningTask::Idle(IdleReason::AfterWindow { next_epoch_block, .. }) => next_epoch_block.saturating_sub(1),
+            _ => block,
+        };
+        self.same_until = until.min(block.saturating_add(MAX_SAME_BLOCKS));
         match task {
             MiningTask::Ready(puzzle) => self.publish_puzzle(puzzle),
             MiningTask::Idle(reason) => self.publish_idle(reason),

@@ -27,9 +27,9 @@ pub(super) struct NodeArgs {
     /// Indexer that knows storage nodes.
     #[arg(long, value_name = "URL")]
     indexer: Option<String>,
-    /// Network whose addresses are taken where none are given: mainnet or testnet.
+    /// Network whose addresses are taken where none are given: mainnet, testnet, or either with -standard.
     #[arg(long, value_name = "NAME")]
-    pub(super) network: Option<&'static Network>,
+    pub(super) network: Option<Network>,
     /// Longest time for one request to a node, in seconds.
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
@@ -40,7 +40,7 @@ impl NodeArgs {
     /// knows none, for all.
     pub(super) async fn nodes(&self, holding: Option<&H256>) -> Result<Vec<StorageNode>, ClientError> {
         let options = NodeOptions { timeout: Duration::from_secs(self.timeout), ..NodeOptions::default() };
-        let indexer = self.indexer.as_deref().or(self.network.map(|network| network.indexer));
+        let indexer = self.indexer.as_deref().or(self.network.as_ref().and_then(|network| network.indexer));
         let indexer = match indexer.filter(|_| self.nodes.is_empty()) {
             Some(url) => Indexer::new(url, options)?,
             None => {

@@ -106,8 +106,13 @@ enum DaCommand {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // A node's log is set up by its configuration.
+    let command = match cli.command {
+        Command::Node(args) => return ended(node::run(args)),
+        other => other,
+    };
     // A service says a line for each blob.
-    let default = if matches!(cli.command, Command::Encoder(_)) { "warn,zgpu_node=info" } else { "warn" };
+    let default = if matches!(command, Command::Encoder(_)) { "warn,zgpu_node=info" } else { "warn" };
     let filter = EnvFilter::try_from_env("ZGPU_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -115,7 +120,7 @@ pub fn main() -> ExitCode {
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .init();
-    let result = match cli.command {
+    ended(match command {
         Command::Devnet(args) => devnet::run(args),
         Command::Node(args) => node::run(args),
         Command::Doctor(args) => doctor::run(args),
@@ -130,7 +135,11 @@ pub fn main() -> ExitCode {
         Command::Recover(args) => recover::run(args),
         Command::Params(command) => params::run(command),
         Command::Bench { name, backend, json } => bench(name.as_deref(), backend, json),
-    };
+    })
+}
+
+/// The exit code of a command; what went wrong is said.
+fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE

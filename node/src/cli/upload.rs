@@ -39,9 +39,9 @@ pub(super) struct UploadArgs {
     file: PathBuf,
     #[command(flatten)]
     nodes: NodeArgs,
-    /// The chain's JSON-RPC endpoint.
+    /// The chain's JSON-RPC endpoint; may be given several times.
     #[arg(long, value_name = "URL")]
-    rpc: Option<String>,
+    rpc: Vec<String>,
     /// Address of the flow contract.
     #[arg(long, value_name = "ADDRESS")]
     flow: Option<Address>,
@@ -77,16 +77,20 @@ pub(super) fn run(args: UploadArgs) -> anyhow::Result<ExitCode> {
         Some(source) => Some(Key::load(&source)?),
         None => None,
     };
-    let rpc = args.rpc.as_deref().or(args.nodes.network.map(|network| network.rpc));
-    ensure!(key.is_none() || rpc.is_some(), "give the chain's endpoint with --rpc URL, or --network, or --skip-tx");
+    let known = args.nodes.network.as_ref();
+    let endpoints = if args.rpc.is_empty() { known.map_or(&[][..], |network| &network.endpoints) } else { &args.rpc };
+    ensure!(
+        key.is_none() || !endpoints.is_empty(),
+        "give the chain's endpoint with --rpc URL, or --network, or --skip-tx"
+    );
     let progress = Bars::default();
     let file = SourceFile::open(&args.file, &progress)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let uploaded = runtime.block_on(async {
         let nodes = args.nodes.nodes(None).await?;
-        let payer = match (key, rpc) {
-            (Some(key), Some(rpc)) => Some(payer(&args, key, rpc, &nodes).await?),
-            _ => None,
+        let payer = match key {
+            Some(key) => Some(payer(&args, key, endpoints, &nodes).await?),
+            None => None,
         };
         let wait = Duration::from_secs(args.wait);
         let options = UploadOptions {
@@ -111,16 +115,16 @@ pub(super) fn run(args: UploadArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The account that pays, on the chain of the flow contract that is given, or that the nodes name.
-async fn payer(args: &UploadArgs, key: Key, rpc: &str, nodes: &[StorageNode]) -> anyhow::Result<Payer> {
-    let flow = args.flow.or(args.nodes.network.map(|network| network.flows[0]));
-    let (flow, chain_id) = match flow {
-        Some(flow) => (flow, args.nodes.network.map(|network| network.chain_id)),
+async fn payer(args: &UploadArgs, key: Key, endpoints: &[String], nodes: &[StorageNode]) -> anyhow::Result<Payer> {
+    let known = args.nodes.network.as_ref();
+    let (flow, chain_id) = match args.flow.or(known.map(|network| network.flow)) {
+        Some(flow) => (flow, known.map(|network| network.chain_id)),
         None => {
             let identity = identify(nodes).await.context("the flow contract is not known; name it with --flow")?;
             (identity.flow, Some(identity.chain_id))
         }
     };
-    let chain = connect(rpc, RpcOptions::default(), chain_id, flow).await?;
+    let chain = connect(endpoints, RpcOptions::default(), chain_id, flow).await?;
     let policy = TxPolicy { max_fee_per_gas: args.max_gas_price, ..TxPolicy::default() };
     let account = TxManager::new(chain.rpc().clone(), chain.chain_id(), key, policy);
     Ok(Payer { chain, account })

@@ -5,6 +5,7 @@
 //! every segment is checked against the file's root, and a node that lies or fails is named and left out.
 
 pub mod cover;
+pub mod doctor;
 pub mod download;
 pub mod error;
 pub mod indexer;

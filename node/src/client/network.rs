@@ -2,70 +2,64 @@
 
 use std::{fmt, str::FromStr};
 
-use alloy::{
-    primitives::{Address, Bytes, address},
-    rpc::types::TransactionRequest,
-    sol_types::SolCall,
-};
+use alloy::primitives::Address;
 use futures::future::join_all;
 
 use super::{error::ClientError, node::StorageNode, upload::identity_of};
-use crate::chain::{
-    client::{ChainClient, ChainOptions},
-    contracts::{Flow, Market, Reward},
-    error::ChainError,
-    rpc::{Rpc, RpcOptions},
+use crate::{
+    chain::{
+        client::{ChainClient, ChainOptions, find_mine},
+        error::ChainError,
+        rpc::{Rpc, RpcOptions},
+    },
+    config::{Config, Sources},
 };
 
-/// A network of the project that made the protocol.
-#[derive(Debug, PartialEq, Eq)]
+/// Networks that the configuration knows, and their indexers of storage nodes, as far as they have any.
+const NETWORKS: [(&str, Option<&str>); 4] = [
+    ("mainnet", Some("https://indexer-storage-turbo.0g.ai")),
+    ("mainnet-standard", None),
+    ("testnet", Some("https://indexer-storage-testnet-turbo.0g.ai")),
+    ("testnet-standard", None),
+];
+
+/// What a client needs to know about a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Its name.
     pub name: &'static str,
     /// Id of its chain.
     pub chain_id: u64,
-    /// Its public endpoint.
-    pub rpc: &'static str,
+    /// Its endpoints, the first preferred.
+    pub endpoints: Vec<String>,
     /// Its indexer of storage nodes.
-    pub indexer: &'static str,
-    /// Its flow contracts: the one that clients use (turbo), then the other one (standard).
-    pub flows: [Address; 2],
+    pub indexer: Option<&'static str>,
+    /// Its flow contract.
+    pub flow: Address,
 }
-
-/// Networks by name. Source: the network's deployments.
-pub static NETWORKS: [Network; 2] = [
-    Network {
-        name: "mainnet",
-        chain_id: 16661,
-        rpc: "https://evmrpc.0g.ai",
-        indexer: "https://indexer-storage-turbo.0g.ai",
-        flows: [
-            address!("62D4144dB0F0a6fBBaeb6296c785C71B3D57C526"),
-            address!("2c2cd9a241186F6C0080e66CC47139B8B4A2E5fa"),
-        ],
-    },
-    Network {
-        name: "testnet",
-        chain_id: 16602,
-        rpc: "https://evmrpc-testnet.0g.ai",
-        indexer: "https://indexer-storage-testnet-turbo.0g.ai",
-        flows: [
-            address!("22E03a6A89B950F1c82ec5e74F8eCa321a105296"),
-            address!("0460aA47b41a66694c0a73f667a1b795A5ED3556"),
-        ],
-    },
-];
 
 /// No network has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("no network is called {0:?}; there are mainnet and testnet")]
+#[error("no network is called {0:?}; there are mainnet, mainnet-standard, testnet and testnet-standard")]
 pub struct UnknownNetwork(String);
 
-impl FromStr for &'static Network {
+impl Network {
+    /// All networks that are known by name.
+    pub fn all() -> impl Iterator<Item = Network> {
+        NETWORKS.into_iter().filter_map(|(name, indexer)| {
+            let flag = ("--network".to_owned(), "network".to_owned(), name.to_owned());
+            let config = Config::load(&Sources { flags: vec![flag], ..Sources::default() }).ok()?;
+            let (chain_id, flow) = (config.chain.chain_id?, config.chain.flow);
+            Some(Network { name, chain_id, endpoints: config.chain.endpoints.0, indexer, flow })
+        })
+    }
+}
+
+impl FromStr for Network {
     type Err = UnknownNetwork;
 
     fn from_str(name: &str) -> Result<Self, UnknownNetwork> {
-        NETWORKS.iter().find(|network| network.name == name).ok_or_else(|| UnknownNetwork(name.into()))
+        Network::all().find(|network| network.name == name).ok_or_else(|| UnknownNetwork(name.into()))
     }
 }
 
@@ -88,9 +82,10 @@ impl Identity {
     /// Refuses the flow contract that `node` names when it is on a known network and is none of its contracts: whoever
     /// is paid there may be the node itself.
     pub fn check_known(&self, node: &str) -> Result<(), ClientError> {
-        match NETWORKS.iter().find(|network| network.chain_id == self.chain_id) {
-            Some(network) if !network.flows.contains(&self.flow) => {
-                Err(ClientError::StrangeFlow { node: node.to_owned(), flow: self.flow, network: network.name })
+        let mut known = Network::all().filter(|network| network.chain_id == self.chain_id).peekable();
+        match known.peek().map(|network| network.name) {
+            Some(network) if !known.any(|known| known.flow == self.flow) => {
+                Err(ClientError::StrangeFlow { node: node.to_owned(), flow: self.flow, network })
             }
             _ => Ok(()),
         }
@@ -128,28 +123,15 @@ pub async fn identify(nodes: &[StorageNode]) -> Result<Identity, ClientError> {
     found.ok_or(failure)
 }
 
-/// Connects to the chain of a flow contract. The mine contract follows from it: the flow names its market, that its
-/// reward contract, and that its mine contract; the usual checks of all of them come after that.
+/// Connects to the chain of a flow contract through any of `urls`; the flow contract leads to the others.
 pub async fn connect(
-    url: &str,
+    urls: &[String],
     rpc: RpcOptions,
     chain_id: Option<u64>,
     flow: Address,
 ) -> Result<ChainClient, ChainError> {
-    let asking = Rpc::new(url, rpc.clone())?;
-    let market = ask(&asking, flow, Flow::marketCall {}).await?;
-    let reward = ask(&asking, market, Market::rewardCall {}).await?;
-    let mine = ask(&asking, reward, Reward::mineCall {}).await?;
-    ChainClient::connect(&ChainOptions { urls: vec![url.to_owned()], chain_id, flow, mine, rpc }).await
-}
-
-async fn ask<C: SolCall>(rpc: &Rpc, to: Address, call: C) -> Result<C::Return, ChainError> {
-    let request = TransactionRequest::default().to(to).input(call.abi_encode().into());
-    let reply: Bytes = rpc.call("eth_call", C::SIGNATURE, (request, "latest")).await?;
-    C::abi_decode_returns(&reply).map_err(|error| {
-        let reason = format!("{} bytes from {to}: {error}; is it the address of the flow contract?", reply.len());
-        rpc.bad_reply(C::SIGNATURE, reason)
-    })
+    let mine = find_mine(&Rpc::over(urls, rpc.clone())?, flow).await?;
+    ChainClient::connect(&ChainOptions { urls: urls.to_vec(), chain_id, flow, mine, rpc }).await
 }
 
 #[cfg(test)]
@@ -157,15 +139,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn networks_are_those_of_the_configuration() {
+        let all: Vec<Network> = Network::all().collect();
+        assert_eq!(all.len(), NETWORKS.len(), "the configuration knows all of them: {all:?}");
+        let mainnet: Network = "mainnet".parse().unwrap();
+        assert_eq!((mainnet.chain_id, mainnet.endpoints), (16661, vec!["https://evmrpc.0g.ai".to_owned()]));
+        assert!("moon".parse::<Network>().is_err());
+    }
+
+    #[test]
     fn a_strange_flow_contract_of_a_known_network_is_refused() {
-        let known = Identity { chain_id: 16661, flow: NETWORKS[0].flows[0] };
-        assert!(known.check_known("a").is_ok());
-        let strange = Identity { chain_id: 16661, flow: NETWORKS[1].flows[0] };
-        let error = strange.check_known("http://a").unwrap_err().to_string();
-        assert!(error.contains("http://a") && error.contains("mainnet") && error.contains("--flow"), "{error}");
+        for network in Network::all() {
+            let known = Identity { chain_id: network.chain_id, flow: network.flow };
+            assert!(known.check_known("a").is_ok(), "{known}");
+            let strange = Identity { flow: Address::ZERO, ..known };
+            let error = strange.check_known("http://a").unwrap_err().to_string();
+            assert!(error.contains("http://a") && error.contains("--flow"), "{error}");
+        }
         let own = Identity { chain_id: 31337, flow: Address::ZERO };
         assert!(own.check_known("a").is_ok());
-        assert!("mainnet".parse::<&'static Network>().is_ok_and(|network| network.chain_id == 16661));
-        assert!("moon".parse::<&'static Network>().is_err());
     }
 }

@@ -269,6 +269,11 @@ impl StorageNode {
         &self.inner.shown
     }
 
+    /// Whether both are the same place, secrets included.
+    pub(super) fn is_same(&self, other: &StorageNode) -> bool {
+        self.inner.url == other.inner.url
+    }
+
     /// Where the node stands.
     pub async fn state(&self) -> Result<NodeState, NodeError> {
         #[derive(Deserialize)]

@@ -287,7 +287,10 @@ impl Members {
             let node = node.clone();
             async move { (node.clone(), async { Ok::<_, NodeError>((node.state().await?, node.shard().await?)) }.await) }
         };
-        for (node, answer) in join_all(nodes.iter().map(ask)).await {
+        // A node that is named twice is one node: it does not keep two copies.
+        let named = nodes.iter().enumerate();
+        let once = named.filter(|(at, node)| !nodes[..*at].iter().any(|other| other.is_same(node)));
+        for (node, answer) in join_all(once.map(|(_, node)| ask(node))).await {
             let (state, shard) = match answer {
                 Ok(answer) => answer,
                 Err(error) => {

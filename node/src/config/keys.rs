@@ -46,15 +46,12 @@ const SECONDS: Kind = Kind::Int(1, 86_400);
 /// A time of up to a day.
 const SPAN: Kind = Kind::Span(1, 86_400_000);
 
-const LIBRARY: &str = "the discovery library's own value is used";
 const CHAIN_RETRIES: &str = "calls are retried within their time, at every endpoint, and the log sync never gives up";
 const FINALITY: &str = "blocks are remembered as far back as a reorganisation can reach";
 const PEERS: &str = "peers are kept by their score, in tables with limits of their own";
-const ROUTER: &str = "connections are kept by the number of peers that are wanted";
-const BATCHES: &str = "announcements are sent as they come";
 
 /// All keys, in the order in which they are printed.
-pub(super) const KEYS: &[Key] = &[
+pub(super) static KEYS: &[Key] = &[
     // Of this node alone.
     key(
         "",
@@ -149,28 +146,29 @@ pub(super) const KEYS: &[Key] = &[
         "IP address at which others reach this node. If not set, they tell what they see.",
     ),
     key("", "network_enr_tcp_port", PORT, "1234", "TCP port at which others reach this node."),
-    key("", "network_enr_udp_port", PORT, "1234", "UDP port at which others reach this node.")
-        .no_effect("the record names network_discovery_port; others see where packets come from"),
+    key("", "network_enr_udp_port", PORT, "1234", "UDP port at which others reach this node."),
     key("", "network_libp2p_port", PORT, "1234", "TCP port that peers are listened to at; 0 takes any free one."),
     key("", "network_discovery_port", PORT, "1234", "UDP port for finding peers; 0 takes any free one."),
     key("", "network_target_peers", Kind::Int(0, 1000), "50", "Peers that are wanted."),
-    key("", "network_boot_nodes", Kind::Peers, "[]", "Nodes to start from, such as \"/ip4/…/udp/1234/p2p/16Uiu2…\"."),
+    key(
+        "",
+        "network_boot_nodes",
+        Kind::BootNodes,
+        "[]",
+        "Nodes to start from, such as \"/ip4/…/udp/1234/p2p/16Uiu2…\".",
+    ),
     key("", "network_libp2p_nodes", Kind::Peers, "[]", "Nodes to connect to at the start, over TCP."),
     key("", "network_private", Kind::Bool, "false", "Does not tell others which program and version this is."),
     key("", "network_disable_discovery", Kind::Bool, "false", "Looks for no peers besides those that are named here."),
     key("", "network_find_chunks_enabled", Kind::Bool, "false", "Takes part in the search for parts of files."),
-    key("", "discv5_request_timeout_secs", SECONDS, "5", "Time for an answer in discovery.").no_effect(LIBRARY),
-    key("", "discv5_query_peer_timeout_secs", SECONDS, "2", "Time for a peer in a search.").no_effect(LIBRARY),
-    key("", "discv5_request_retries", COUNT, "1", "Further attempts of a request in discovery.").no_effect(LIBRARY),
-    key("", "discv5_query_parallelism", COUNT, "5", "Peers that a search asks at once.").no_effect(LIBRARY),
-    key("", "discv5_report_discovered_peers", Kind::Bool, "false", "Reports peers before they are proven.")
-        .no_effect("peers are dialled when a search has found them"),
-    key("", "discv5_disable_packet_filter", Kind::Bool, "false", "Takes packets at any rate.")
-        .no_effect("the filter is part of what keeps the node safe"),
-    key("", "discv5_disable_ip_limit", Kind::Bool, "false", "Takes any number of nodes of one network.")
-        .no_effect("router.private_ip_enabled lifts the limit, for test networks"),
-    key("", "discv5_disable_enr_network_id", Kind::Bool, "false", "Takes nodes of other networks.")
-        .no_effect("nodes of other networks are of no use"),
+    key("", "discv5_request_timeout_secs", SECONDS, "5", "Time for an answer in discovery."),
+    key("", "discv5_query_peer_timeout_secs", SECONDS, "2", "Time for a peer in a search."),
+    key("", "discv5_request_retries", Kind::Int(0, 16), "1", "Further attempts of a request in discovery."),
+    key("", "discv5_query_parallelism", Kind::Int(1, 64), "5", "Peers that a search asks at once."),
+    key("", "discv5_report_discovered_peers", Kind::Bool, "false", "Reports peers before they are proven."),
+    key("", "discv5_disable_packet_filter", Kind::Bool, "false", "Takes packets at any rate."),
+    key("", "discv5_disable_ip_limit", Kind::Bool, "false", "Takes any number of nodes of one network."),
+    key("", "discv5_disable_enr_network_id", Kind::Bool, "false", "Leaves the network out of the node's record."),
     // Chain.
     key("", "blockchain_rpc_endpoint", Kind::Url, "'http://127.0.0.1:8545'", "JSON-RPC endpoint of the chain."),
     key("", "log_contract_address", Kind::Address, "''", "The flow contract."),
@@ -181,7 +179,8 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Bool,
         "false",
         "Reads the log from that block on again, whatever was read already.",
-    ),
+    )
+    .no_effect("the log is compared with the chain, and read again from where it differs"),
     key("", "confirmation_block_count", Kind::Int(0, 10_000), "3", "Blocks behind the chain's last one that are read."),
     key("", "log_page_size", Kind::Int(1, 1_000_000), "999", "Most blocks in one question for the log."),
     key("", "max_cache_data_size", ANY, "104857600", "Memory for data of reverted files.")
@@ -234,7 +233,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "",
         "db_max_num_sectors",
-        ANY,
+        Kind::Int(1024, u64::MAX),
         "",
         "Most sectors of 256 bytes to keep: before they are exceeded the node keeps half its share of the flow. All are \
          kept if not set, and nothing is pruned.",
@@ -344,10 +343,10 @@ pub(super) const KEYS: &[Key] = &[
         "15",
         "Seconds between two pings of a peer that was dialled.",
     ),
-    key("router", "heartbeat_interval", SPAN, "'5s'", "Pause between two looks at connections.").no_effect(ROUTER),
-    key("router", "idle_time", SPAN, "'180s'", "Time after which an idle connection may be cut.").no_effect(ROUTER),
-    key("router", "max_idle_incoming_peers", COUNT, "12", "Idle incoming connections.").no_effect(ROUTER),
-    key("router", "max_idle_outgoing_peers", COUNT, "20", "Idle outgoing connections.").no_effect(ROUTER),
+    key("router", "heartbeat_interval", SPAN, "'5s'", "Pause between two looks at connections."),
+    key("router", "idle_time", SPAN, "'180s'", "Time after which an idle connection may be cut."),
+    key("router", "max_idle_incoming_peers", COUNT, "12", "Idle incoming connections."),
+    key("router", "max_idle_outgoing_peers", COUNT, "20", "Idle outgoing connections."),
     key(
         "router",
         "private_ip_enabled",
@@ -355,25 +354,27 @@ pub(super) const KEYS: &[Key] = &[
         "false",
         "Takes peers with private addresses: test networks alone.",
     ),
-    key("router", "check_announced_ip", Kind::Bool, "false", "Takes announcements only from the address they name.")
-        .no_effect("an announcement is signed by its author, and what it leads to is verified"),
+    key("router", "check_announced_ip", Kind::Bool, "false", "Takes announcements only from the address they name."),
     key("router", "public_address", Kind::Ip, "", "IP address in announcements; network_enr_address if not set."),
-    key("router", "batcher_timeout", SPAN, "'1s'", "Time after which announcements are sent.").no_effect(BATCHES),
-    key("router", "batcher_file_capacity", Kind::Int(0, 256), "1", "Files in an announcement.").no_effect(BATCHES),
-    key("router", "batcher_announcement_capacity", ANY, "1", "Announcements in a message.").no_effect(BATCHES),
+    key("router", "batcher_timeout", SPAN, "'1s'", "Time after which announcements are sent."),
+    key("router", "batcher_file_capacity", Kind::Int(0, 256), "1", "Files in an announcement."),
+    key("router", "batcher_announcement_capacity", Kind::Int(0, 1024), "1", "Announcements in a message."),
     key("sync", "neighbors_only", Kind::Bool, "true", "Asks connected peers for files, not the whole network."),
     key("sync", "heartbeat_interval", SPAN, "'3s'", "Pause between two looks at files that are being fetched."),
     key("sync", "auto_sync_enabled", Kind::Bool, "false", "Fetches the files of all transactions from peers."),
     key("sync", "max_sync_files", Kind::Int(1, 4096), "16", "Files that are fetched at once."),
     key("sync", "sync_file_by_rpc_enabled", Kind::Bool, "true", "Fetches files that the operator asks for."),
     key("sync", "sync_file_on_announcement_enabled", Kind::Bool, "false", "Fetches files that peers announce."),
-    key("sync", "max_chunks_to_request", Kind::Int(1, 1 << 20), "2048", "Most sectors in a request."),
+    key("sync", "max_chunks_to_request", Kind::Int(1, 1 << 20), "2048", "Most sectors in a request.")
+        .no_effect("a request is one segment, of 1024 sectors"),
     key("sync", "max_request_failures", COUNT, "3", "Failures after which a peer is dropped."),
     key("sync", "peer_connect_timeout", SPAN, "'15s'", "Time to connect to a peer."),
-    key("sync", "peer_disconnect_timeout", SPAN, "'15s'", "Time to disconnect from a peer."),
+    key("sync", "peer_disconnect_timeout", SPAN, "'15s'", "Time to disconnect from a peer.")
+        .no_effect("a connection is cut after 2 s"),
     key("sync", "peer_find_timeout", SPAN, "'5s'", "Time to find peers that have a file."),
     key("sync", "peer_chunks_download_timeout", SPAN, "'15s'", "Time for the answer to a request."),
-    key("sync", "peer_wait_outgoing_connection_timeout", SPAN, "'10s'", "Time to wait for a free outgoing connection."),
+    key("sync", "peer_wait_outgoing_connection_timeout", SPAN, "'10s'", "Time to wait for a free outgoing connection.")
+        .no_effect("other peers are asked meanwhile"),
     key("sync", "peer_next_chunks_request_wait_timeout", SPAN, "'3s'", "Pause before a request is made again."),
     key("sync", "max_bandwidth_bytes", ANY, "0", "Most bytes in a second that are fetched; 0 for no limit."),
     key("sync", "bandwidth_wait_timeout", SPAN, "'5s'", "Longest wait for that limit."),

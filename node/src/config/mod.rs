@@ -17,13 +17,13 @@ mod value;
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
 use alloy::primitives::Address;
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, multiaddr::Protocol};
 use zgpu_core::{
     H256,
     device::{BackendChoice, BackendKind},
@@ -35,7 +35,12 @@ pub use self::{
     error::{BadValue, ConfigError, ConfigErrors},
     layers::{Origin, Sources},
 };
-use crate::chain::keys::{Key, KeyError, KeySource, PasswordSource};
+use crate::{
+    chain::keys::{Key, KeyError, KeySource, PasswordSource},
+    duties::prune::PruneSettings,
+    files::{FilesConfig, LocationConfig, RouterConfig, SyncConfig},
+    net::{Timeouts, discovery::Tuning},
+};
 
 /// What to do with a key that stands where others see it.
 pub(crate) const KEY_REMEDY: &str = "\
@@ -52,11 +57,11 @@ pub struct Config {
     /// Where data is kept.
     pub store: StoreConfig,
     /// What is pruned; nothing when none.
-    pub prune: Option<PruneConfig>,
+    pub prune: Option<PruneSettings>,
     /// Peers.
     pub net: PeerConfig,
-    /// Files that are fetched from them.
-    pub sync: SyncConfig,
+    /// Files that are fetched from them, and what they are told.
+    pub files: FilesConfig,
     /// Clients.
     pub rpc: ClientConfig,
     /// Mining.
@@ -89,8 +94,6 @@ pub struct ChainConfig {
     pub reward: Option<Address>,
     /// Block at which the log starts.
     pub start_block: u64,
-    /// True when the log is read from there again.
-    pub restart_log: bool,
     /// Blocks behind the last one that are read.
     pub confirmations: u64,
     /// Most blocks in one question for the log.
@@ -112,111 +115,43 @@ pub struct StoreConfig {
     pub shard: Option<Shard>,
 }
 
-/// When data is pruned.
-#[derive(Clone, Debug)]
-pub struct PruneConfig {
-    /// Most sectors to keep.
-    pub max_sectors: u64,
-    /// Pause between two looks.
-    pub check_every: Duration,
-    /// Loads that are dropped in one go.
-    pub batch_loads: u64,
-    /// Pause behind them.
-    pub batch_pause: Duration,
-}
-
 /// Peers.
 #[derive(Clone, Debug)]
 pub struct PeerConfig {
     /// Folder of the network key and of the node's record.
     pub dir: PathBuf,
     /// Address that is listened at.
-    pub listen: IpAddr,
+    pub listen: Ipv4Addr,
     /// TCP port that is listened at.
     pub tcp_port: u16,
     /// UDP port of discovery.
-    pub udp_port: u16,
+    pub discovery_port: u16,
     /// Address at which others reach this node.
-    pub public_ip: Option<IpAddr>,
-    /// TCP port at which others reach this node.
-    pub public_tcp_port: u16,
-    /// Address in announcements of files.
-    pub announced_ip: Option<IpAddr>,
+    pub enr_address: Option<Ipv4Addr>,
+    /// TCP port at which others reach this node; the one that is listened at when none.
+    pub enr_tcp_port: Option<u16>,
+    /// UDP port at which others reach this node; the one that is listened at when none.
+    pub enr_udp_port: Option<u16>,
     /// Peers that are wanted.
     pub target: u32,
-    /// Nodes to start from, as published: mostly UDP addresses.
-    pub boot_nodes: Vec<Multiaddr>,
-    /// Nodes to connect to at the start.
+    /// Nodes to start from: addresses or records.
+    pub boot_nodes: Vec<String>,
+    /// Nodes to stay connected to.
     pub nodes: Vec<Multiaddr>,
     /// True when others are not told which program this is.
     pub is_private: bool,
     /// True when peers are looked for.
-    pub discovery: bool,
+    pub has_discovery: bool,
+    /// True when the node's record says which network it belongs to.
+    pub has_enr_identity: bool,
     /// True when the node takes part in the search for parts of files.
     pub find_chunks: bool,
     /// True when peers may have private addresses.
     pub private_addresses: bool,
-    /// Time between two handshakes with a peer.
-    pub status_interval: Duration,
-    /// Time between two pings of a peer that was dialled.
-    pub ping_interval: Duration,
-}
-
-/// Files that are fetched from peers.
-#[derive(Clone, Debug)]
-pub struct SyncConfig {
-    /// True when connected peers are asked, not the whole network.
-    pub neighbors_only: bool,
-    /// Pause between two looks at files that are being fetched.
-    pub heartbeat: Duration,
-    /// True when the files of all transactions are fetched.
-    pub auto: bool,
-    /// Files that are fetched at once.
-    pub max_files: usize,
-    /// True when files are fetched that the operator asks for.
-    pub by_rpc: bool,
-    /// True when files are fetched that peers announce.
-    pub on_announcement: bool,
-    /// Most sectors in a request.
-    pub max_sectors_per_request: u64,
-    /// Failures after which a peer is dropped.
-    pub max_failures: u32,
-    /// Time to connect to a peer.
-    pub connect_timeout: Duration,
-    /// Time to disconnect from a peer.
-    pub disconnect_timeout: Duration,
-    /// Time to find peers that have a file.
-    pub find_timeout: Duration,
-    /// Time for the answer to a request.
-    pub download_timeout: Duration,
-    /// Time to wait for a free outgoing connection.
-    pub outgoing_timeout: Duration,
-    /// Pause before a request is made again.
-    pub retry_pause: Duration,
-    /// Most bytes in a second; no limit when none.
-    pub max_bytes_per_second: Option<u64>,
-    /// Longest wait for that limit.
-    pub bandwidth_timeout: Duration,
-    /// Pause of automatic sync when there is nothing to do.
-    pub idle_interval: Duration,
-    /// Pause of automatic sync after a failure.
-    pub error_interval: Duration,
-    /// Files that automatic sync fetches in their order.
-    pub sequential_workers: usize,
-    /// Files that automatic sync fetches in any order.
-    pub random_workers: usize,
-    /// Time to find peers for a file in order.
-    pub sequential_find_timeout: Duration,
-    /// Time to find peers for a file in any order.
-    pub random_find_timeout: Duration,
-    /// Announced files that are remembered.
-    pub max_ready: usize,
-    /// Announced places of files that are remembered.
-    pub max_locations: usize,
-    /// Of them, places of one file.
-    pub max_locations_per_file: usize,
-    /// Age at which a place is forgotten.
-    pub location_age: Duration,
+    /// Limits and times of discovery.
+    pub discovery: Tuning,
+    /// Times of connections.
+    pub timeouts: Timeouts,
 }
 
 /// Clients.
@@ -322,15 +257,15 @@ impl Config {
                 reserve_bytes: settings.int("", "db_reserve_bytes"),
                 shard: settings.parsed("", "shard_position"),
             },
-            prune: settings.optional_int("", "db_max_num_sectors").map(|max_sectors| PruneConfig {
+            prune: settings.optional_int("", "db_max_num_sectors").map(|max_sectors| PruneSettings {
                 max_sectors,
                 check_every: Duration::from_secs(settings.int("", "prune_check_time_s")),
                 batch_loads: settings.int("", "prune_batch_size"),
-                batch_pause: Duration::from_millis(settings.int("", "prune_batch_wait_time_ms")),
+                pause: Duration::from_millis(settings.int("", "prune_batch_wait_time_ms")),
             }),
             net: PeerConfig::of(&settings, &mut errors),
-            sync: SyncConfig::of(&settings),
-            rpc: ClientConfig::of(&settings),
+            files: files(&settings),
+            rpc: ClientConfig::of(&settings, &mut errors),
             miner: MinerConfig::of(&settings, sources, &mut errors),
             status: StatusConfig {
                 listen: settings.parsed("metrics", "listen"),
@@ -416,7 +351,6 @@ impl ChainConfig {
             mine: settings.parsed("", "mine_contract_address"),
             reward: settings.parsed("", "reward_contract_address"),
             start_block: settings.int("", "log_sync_start_block_number"),
-            restart_log: settings.flag("", "force_log_sync_from_start_block_number"),
             confirmations: settings.int("", "confirmation_block_count"),
             page_blocks: settings.int("", "log_page_size"),
             poll: Duration::from_millis(settings.int("", "watch_loop_wait_time_ms")),
@@ -426,74 +360,114 @@ impl ChainConfig {
 
 impl PeerConfig {
     fn of(settings: &Settings, errors: &mut Vec<ConfigError>) -> PeerConfig {
-        let port = |name| settings.int("", name) as u16;
-        let peers = |name| settings.list("", name).iter().filter_map(|address| address.parse().ok()).collect();
-        let public_ip = settings.parsed("", "network_enr_address");
+        let (int, flag) = (|name| settings.int("", name), |name| settings.flag("", name));
+        let manager = |name| Duration::from_secs(settings.int("network_peer_manager", name));
+        // A port that is any free one is known to nobody before the start.
+        let told = |listen: &'static str, told: &'static str| Some(int(told) as u16).filter(|_| int(listen) != 0);
         PeerConfig {
             dir: path(settings, "network_dir", errors),
             listen: settings.parsed("", "network_listen_address").unwrap_or_else(|| {
                 let remedy = "name the IP address to listen at, such as \"0.0.0.0\"";
                 errors.push(ConfigError::Missing { key: "network_listen_address", remedy });
-                IpAddr::from([0, 0, 0, 0])
+                Ipv4Addr::UNSPECIFIED
             }),
-            tcp_port: port("network_libp2p_port"),
-            udp_port: port("network_discovery_port"),
-            public_ip,
-            public_tcp_port: port("network_enr_tcp_port"),
-            announced_ip: settings.parsed("router", "public_address").or(public_ip),
-            target: settings.int("", "network_target_peers") as u32,
-            boot_nodes: peers("network_boot_nodes"),
-            nodes: peers("network_libp2p_nodes"),
-            is_private: settings.flag("", "network_private"),
-            discovery: !settings.flag("", "network_disable_discovery")
+            tcp_port: int("network_libp2p_port") as u16,
+            discovery_port: int("network_discovery_port") as u16,
+            enr_address: settings.parsed("", "network_enr_address"),
+            enr_tcp_port: told("network_libp2p_port", "network_enr_tcp_port"),
+            enr_udp_port: told("network_discovery_port", "network_enr_udp_port"),
+            target: int("network_target_peers") as u32,
+            boot_nodes: settings.list("", "network_boot_nodes").to_vec(),
+            nodes: settings
+                .list("", "network_libp2p_nodes")
+                .iter()
+                .filter_map(|address| address.parse().ok())
+                .collect(),
+            is_private: flag("network_private"),
+            has_discovery: !flag("network_disable_discovery")
                 && settings.flag("network_peer_manager", "discovery_enabled"),
-            find_chunks: settings.flag("", "network_find_chunks_enabled"),
+            has_enr_identity: !flag("discv5_disable_enr_network_id"),
+            find_chunks: flag("network_find_chunks_enabled"),
             private_addresses: settings.flag("router", "private_ip_enabled"),
-            status_interval: Duration::from_secs(settings.int("network_peer_manager", "status_interval")),
-            ping_interval: Duration::from_secs(settings.int("network_peer_manager", "ping_interval_outbound")),
+            discovery: Tuning {
+                request_timeout: Duration::from_secs(int("discv5_request_timeout_secs")),
+                query_peer_timeout: Duration::from_secs(int("discv5_query_peer_timeout_secs")),
+                request_retries: int("discv5_request_retries") as u8,
+                query_parallelism: int("discv5_query_parallelism") as usize,
+                reports_discovered_peers: flag("discv5_report_discovered_peers"),
+                has_packet_filter: !flag("discv5_disable_packet_filter"),
+                has_ip_limit: !flag("discv5_disable_ip_limit"),
+            },
+            timeouts: Timeouts {
+                ping: manager("ping_interval_outbound"),
+                status: manager("status_interval"),
+                ..Timeouts::default()
+            },
         }
     }
 }
 
-impl SyncConfig {
-    fn of(settings: &Settings) -> SyncConfig {
-        let (int, flag) = (|name| settings.int("sync", name), |name| settings.flag("sync", name));
-        let span = |name| settings.span("sync", name);
-        let location = |name| settings.int("file_location_cache", name);
-        SyncConfig {
+fn files(settings: &Settings) -> FilesConfig {
+    let (int, flag) = (|name| settings.int("sync", name), |name| settings.flag("sync", name));
+    let span = |name| settings.span("sync", name);
+    let location = |name| settings.int("file_location_cache", name);
+    let router = |name| settings.int("router", name) as usize;
+    let public_ip: Option<Ipv4Addr> = settings.parsed("router", "public_address");
+    let public_ip = public_ip.or_else(|| settings.parsed("", "network_enr_address"));
+    let public_port = settings.int("", "network_enr_tcp_port") as u16;
+    FilesConfig {
+        sync: SyncConfig {
             neighbors_only: flag("neighbors_only"),
-            heartbeat: span("heartbeat_interval"),
-            auto: flag("auto_sync_enabled"),
-            max_files: int("max_sync_files") as usize,
-            by_rpc: flag("sync_file_by_rpc_enabled"),
-            on_announcement: flag("sync_file_on_announcement_enabled"),
-            max_sectors_per_request: int("max_chunks_to_request"),
-            max_failures: int("max_request_failures") as u32,
-            connect_timeout: span("peer_connect_timeout"),
-            disconnect_timeout: span("peer_disconnect_timeout"),
-            find_timeout: span("peer_find_timeout"),
-            download_timeout: span("peer_chunks_download_timeout"),
-            outgoing_timeout: span("peer_wait_outgoing_connection_timeout"),
-            retry_pause: span("peer_next_chunks_request_wait_timeout"),
-            max_bytes_per_second: Some(int("max_bandwidth_bytes")).filter(|bytes| *bytes > 0),
-            bandwidth_timeout: span("bandwidth_wait_timeout"),
-            idle_interval: span("auto_sync_idle_interval"),
-            error_interval: span("auto_sync_error_interval"),
-            sequential_workers: int("max_sequential_workers") as usize,
-            random_workers: int("max_random_workers") as usize,
-            sequential_find_timeout: span("sequential_find_peer_timeout"),
-            random_find_timeout: span("random_find_peer_timeout"),
-            max_ready: int("ready_txs_cache_cap") as usize,
-            max_locations: location("max_entries_total") as usize,
-            max_locations_per_file: location("max_entries_per_file") as usize,
-            location_age: Duration::from_secs(location("entry_expiration_time_secs")),
-        }
+            heartbeat_interval: span("heartbeat_interval"),
+            auto_sync_enabled: flag("auto_sync_enabled"),
+            max_sync_files: int("max_sync_files") as usize,
+            sync_file_by_rpc_enabled: flag("sync_file_by_rpc_enabled"),
+            sync_file_on_announcement_enabled: flag("sync_file_on_announcement_enabled"),
+            max_request_failures: int("max_request_failures") as u32,
+            peer_connect_timeout: span("peer_connect_timeout"),
+            peer_find_timeout: span("peer_find_timeout"),
+            peer_chunks_download_timeout: span("peer_chunks_download_timeout"),
+            peer_next_chunks_request_wait_timeout: span("peer_next_chunks_request_wait_timeout"),
+            max_bandwidth_bytes: int("max_bandwidth_bytes"),
+            bandwidth_wait_timeout: span("bandwidth_wait_timeout"),
+            auto_sync_idle_interval: span("auto_sync_idle_interval"),
+            auto_sync_error_interval: span("auto_sync_error_interval"),
+            max_sequential_workers: int("max_sequential_workers") as usize,
+            max_random_workers: int("max_random_workers") as usize,
+            sequential_find_peer_timeout: span("sequential_find_peer_timeout"),
+            random_find_peer_timeout: span("random_find_peer_timeout"),
+            ready_txs_cache_cap: int("ready_txs_cache_cap") as usize,
+            find_chunks_enabled: settings.flag("", "network_find_chunks_enabled"),
+            ..SyncConfig::default()
+        },
+        locations: LocationConfig {
+            max_entries_total: location("max_entries_total") as usize,
+            max_entries_per_file: location("max_entries_per_file") as usize,
+            entry_expiration: Duration::from_secs(location("entry_expiration_time_secs")),
+        },
+        router: RouterConfig {
+            heartbeat_interval: settings.span("router", "heartbeat_interval"),
+            idle_time: settings.span("router", "idle_time"),
+            max_idle_incoming_peers: router("max_idle_incoming_peers"),
+            max_idle_outgoing_peers: router("max_idle_outgoing_peers"),
+            private_ip_enabled: settings.flag("router", "private_ip_enabled"),
+            check_announced_ip: settings.flag("router", "check_announced_ip"),
+            public_address: public_ip.map(|ip| Multiaddr::from(ip).with(Protocol::Tcp(public_port))),
+            batcher_timeout: settings.span("router", "batcher_timeout"),
+            batcher_file_capacity: router("batcher_file_capacity").max(1),
+            batcher_announcement_capacity: router("batcher_announcement_capacity").max(1),
+        },
     }
 }
 
 impl ClientConfig {
-    fn of(settings: &Settings) -> ClientConfig {
-        let address = |name| settings.parsed("rpc", name).filter(|_| settings.flag("rpc", "enabled"));
+    fn of(settings: &Settings, errors: &mut Vec<ConfigError>) -> ClientConfig {
+        let is_enabled = settings.flag("rpc", "enabled");
+        if is_enabled && settings.text("rpc", "listen_address").is_none() {
+            let remedy = "name an address, such as \"0.0.0.0:5678\", or set rpc.enabled = false";
+            errors.push(ConfigError::Missing { key: "rpc.listen_address", remedy });
+        }
+        let address = |name| settings.parsed("rpc", name).filter(|_| is_enabled);
         ClientConfig {
             listen: address("listen_address"),
             listen_admin: address("listen_address_admin"),
@@ -578,7 +552,11 @@ mod tests {
                 .unwrap_or_else(|errors| panic!("{}: {errors}", preset.name));
             assert_eq!(config.network, preset.name);
             assert!(config.chain.chain_id.is_some() && config.chain.mine.is_some() && config.chain.reward.is_some());
-            assert!(config.sync.auto && !config.net.boot_nodes.is_empty() && config.chain.start_block > 0);
+            assert!(
+                config.files.sync.auto_sync_enabled
+                    && !config.net.boot_nodes.is_empty()
+                    && config.chain.start_block > 0
+            );
             assert_eq!(config.notices(), [""; 0]);
         }
     }

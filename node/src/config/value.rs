@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -37,7 +37,7 @@ pub(super) enum Kind {
     Hash,
     /// A share of the flow, id/count.
     Shard,
-    /// An IP address.
+    /// An IPv4 address.
     Ip,
     /// An IP address and a port.
     Socket,
@@ -47,6 +47,8 @@ pub(super) enum Kind {
     Urls,
     /// Addresses of peers.
     Peers,
+    /// Addresses of peers, or their records.
+    BootNodes,
     /// A device by backend and index, such as cuda:0.
     Device,
 }
@@ -83,11 +85,13 @@ impl Kind {
                 let number = value.as_float().or(value.as_integer().map(|number| number as f64)).ok_or_else(wrong)?;
                 if (low..=high).contains(&number) { Ok(Value::Float(number)) } else { Err(wrong()) }
             }
-            (Kind::Urls | Kind::Peers, toml::Value::Array(entries)) => {
+            (Kind::Urls | Kind::Peers | Kind::BootNodes, toml::Value::Array(entries)) => {
                 let texts = entries.iter().map(|entry| entry.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
                 self.check_list(texts.ok_or_else(wrong)?)
             }
-            (Kind::Bool | Kind::Int(..) | Kind::Float(..) | Kind::Urls | Kind::Peers, _) => Err(wrong()),
+            (Kind::Bool | Kind::Int(..) | Kind::Float(..) | Kind::Urls | Kind::Peers | Kind::BootNodes, _) => {
+                Err(wrong())
+            }
             (_, toml::Value::String(text)) => self.check_text(text),
             _ => Err(wrong()),
         }
@@ -105,7 +109,7 @@ impl Kind {
             },
             Kind::Int(..) => self.check_int(text.parse().map_err(|_| wrong())?),
             Kind::Float(..) => self.check(&toml::Value::Float(text.parse().map_err(|_| wrong())?)),
-            Kind::Urls | Kind::Peers => {
+            Kind::Urls | Kind::Peers | Kind::BootNodes => {
                 let entries = text.trim_matches(['[', ']']).split(',');
                 let entries = entries.map(|entry| entry.trim().trim_matches('"').to_owned());
                 self.check_list(entries.filter(|entry| !entry.is_empty()).collect())
@@ -128,6 +132,7 @@ impl Kind {
         for entry in &entries {
             let fits = match self {
                 Kind::Urls => is_url(entry),
+                Kind::BootNodes if entry.starts_with("enr:") => true,
                 _ => entry.parse::<Multiaddr>().is_ok(),
             };
             if !fits {
@@ -153,7 +158,7 @@ impl Kind {
             Kind::Hash => text.parse::<H256>().is_ok(),
             Kind::Address => text.parse::<Address>().is_ok(),
             Kind::Shard => text.parse::<Shard>().is_ok(),
-            Kind::Ip => text.parse::<IpAddr>().is_ok(),
+            Kind::Ip => text.parse::<Ipv4Addr>().is_ok(),
             Kind::Socket => text.parse::<SocketAddr>().is_ok(),
             Kind::Url => is_url(text),
             Kind::Device => text.split_once(':').is_some_and(|(backend, index)| {
@@ -206,10 +211,13 @@ impl fmt::Display for Kind {
             Kind::Address => f.write_str("an address: 0x and 40 hex digits, in quotes"),
             Kind::Hash => f.write_str("0x and 64 hex digits, in quotes"),
             Kind::Shard => f.write_str("a share id/count with a power of two as count, such as \"0/1\" or \"3/4\""),
-            Kind::Ip => f.write_str("an IP address, such as \"0.0.0.0\""),
+            Kind::Ip => f.write_str("an IPv4 address, such as \"0.0.0.0\""),
             Kind::Socket => f.write_str("an IP address and a port, such as \"127.0.0.1:5678\""),
             Kind::Url => f.write_str("an http or https URL, such as \"http://127.0.0.1:8545\""),
             Kind::Urls => f.write_str("a list of http or https URLs, such as [\"http://127.0.0.1:8545\"]"),
+            Kind::BootNodes => {
+                f.write_str("a list of at most 256 multiaddresses or records, such as [\"/ip4/192.0.2.1/udp/1234\"]")
+            }
             Kind::Peers => f.write_str("a list of at most 256 multiaddresses, such as [\"/ip4/192.0.2.1/tcp/1234\"]"),
             Kind::Device => f.write_str("a device as `zgpu devices` names it, such as \"cuda:0\""),
         }
@@ -280,7 +288,7 @@ mod tests {
             (Kind::Hash, format!("'{hash}'"), hash),
             (Kind::Secret, format!("'{}'", &hash[2..]), &hash[2..]),
             (Kind::Shard, "'3 / 4'".into(), "3 / 4"),
-            (Kind::Ip, "'::1'".into(), "::1"),
+            (Kind::Ip, "'192.0.2.1'".into(), "192.0.2.1"),
             (Kind::Socket, "'[::1]:80'".into(), "[::1]:80"),
             (Kind::Url, "'https://a.example/key'".into(), "https://a.example/key"),
             (Kind::Urls, "['http://a', 'http://b']".into(), "http://a, http://b"),
@@ -307,7 +315,8 @@ mod tests {
             (Kind::Address, "0x12", "40 hex digits"),
             (Kind::Hash, "0x12", "64 hex digits"),
             (Kind::Shard, "1/3", "power of two"),
-            (Kind::Ip, "localhost", "an IP address"),
+            (Kind::Ip, "localhost", "an IPv4 address"),
+            (Kind::Ip, "::1", "an IPv4 address"),
             (Kind::Socket, "127.0.0.1", "and a port"),
             (Kind::Peers, "1.2.3.4", "multiaddresses"),
             (Kind::Device, "gpu:0", "`zgpu devices`"),

@@ -9,8 +9,8 @@ use std::{
     fs::File,
     io::{self, BufReader, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,13 +22,18 @@ use alloy::{
 };
 use anyhow::{Context, bail, ensure};
 use rand::RngCore;
-use tokio::{sync::broadcast, time::timeout};
+use tokio::{
+    sync::{broadcast, watch},
+    time::timeout,
+};
 use zgpu_core::{
     device::BackendChoice,
     file::{FileShape, FileTree},
-    units::{BYTES_PER_LOAD, BYTES_PER_SECTOR, LOADS_PER_PRICING, SECTORS_PER_LOAD, SECTORS_PER_PRICING},
+    units::{
+        BYTES_PER_LOAD, BYTES_PER_SEAL, BYTES_PER_SECTOR, LOADS_PER_PRICING, SEALS_PER_LOAD, SECTORS_PER_LOAD,
+        SECTORS_PER_PRICING,
+    },
 };
-use zgpu_miner::{Engine, LoadSource, MineCounters, Shard};
 
 use self::{
     fill::heights_to_chunk_end,
@@ -39,25 +44,23 @@ use self::{
 use crate::{
     chain::{
         anvil::find_anvil,
-        client::{ChainClient, ChainOptions, MinerConfig},
+        client::{ChainClient, ChainOptions},
         contracts::{DeployParams, Deployment, deploy},
         keys::{Key, KeySource},
-        miner_id::request_miner_id,
         rewards::withdraw,
         rpc::RpcOptions,
-        submit::{SubmitCounters, SubmitOptions, SubmitOutcome, Submitted, Submitter},
+        submit::{SubmitCounters, SubmitOutcome, Submitted},
         tx::{TxManager, TxPolicy},
         upload::{FileSubmission, submit_file, submit_files, zero_submission},
-        watch::{ContextWatcher, MiningState, WatchOptions},
+        watch::WatchOptions,
     },
     duties::{
         blocking,
-        mine::{MineJob, Mined, mine},
-        seal::seal_loads,
-        source::StoreSource,
+        mining::{Mining, MiningConfig, MiningPhase, MiningStatus},
         sync::catch_up,
         upload::store_file,
     },
+    rpc::MinerCommand,
     store::Store,
 };
 
@@ -117,7 +120,7 @@ async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<(DevnetReport, Op
     // Everything that a person may have got wrong is looked at before anything is started.
     let key = options.miner_key.as_ref().map(Key::load).transpose()?;
     let input = Input::open(options.file.as_deref())?;
-    let mut engine = zgpu_miner::open(options.backend)?;
+    let engine = zgpu_miner::open(options.backend)?;
     let device = engine.info().clone();
     let software = if device.software { " (software: a CPU emulates it)" } else { "" };
     steps.done(&format!("device {}: {}{software}", device.backend, device.name));
@@ -132,7 +135,8 @@ async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<(DevnetReport, Op
     let shape = *input.tree.shape();
     let devnet = Devnet::start(options, &shape).await?;
     steps.done(&format!("chain {} at {}, contracts deployed", devnet.chain.chain_id(), devnet.anvil.endpoint()));
-    let miner = devnet.fund_miner(key).await?;
+    let key = key.unwrap_or_else(|| Key::from(PrivateKeySigner::random()));
+    let miner = devnet.fund_miner(key.clone()).await?;
 
     // The client's part: submit, fill up the pricing chunk, hand in the segments.
     let submitted = devnet.submit(&input.tree).await?;
@@ -146,65 +150,45 @@ async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<(DevnetReport, Op
     steps.done(&format!("stored {} ({}), root {}", input.name, bytes(shape.size()), input.tree.root()));
 
     // The node's part: register, wait for the context, seal, mine.
-    let miner_id = request_miner_id(&devnet.chain, &miner, miner.address(), 0).await?;
-    let config = MinerConfig { miner_id, shard: Shard::WHOLE, start_position: 0 };
-    let watching =
-        WatchOptions { poll: (options.block_time / 2).min(Duration::from_millis(200)), ..Default::default() };
-    let watcher = ContextWatcher::start(devnet.chain.clone(), config, watching);
-    let spinner = steps.spinner("waiting for the epoch that covers the file");
-    let flow_length = store.flow_length();
-    let mut state = watcher.state();
-    let ready = state.wait_for(|state| state.puzzle().is_some_and(|puzzle| puzzle.flow_length == flow_length));
-    let puzzle = match timeout(options.timeout, ready).await {
-        Ok(ready) => ready.context("the context watcher has stopped")?.puzzle().cloned(),
-        Err(_) => bail!("no epoch covered the file within {} s", options.timeout.as_secs()),
-    };
-    let loads_in_range = puzzle.map_or(0, |puzzle| puzzle.range.loads());
-    spinner.finish_and_clear();
-
     let loads = submitted.first_load..submitted.first_load + shape.proof_segments();
-    let bar = steps.bar("sealing", shape.proof_segments() * BYTES_PER_LOAD as u64, Bar::Bytes);
-    let sealing = Instant::now();
-    let sealed_bytes;
-    (engine, sealed_bytes) = {
-        let progress = |count| bar.inc(count);
-        seal_loads(&devnet.chain, &store, engine, miner_id, loads.clone(), flow_length, &progress).await?
+    let config = MiningConfig {
+        loads: loads.clone(),
+        mine: false,
+        min_profit: None,
+        wanted: Some(u64::from(options.proofs)),
+        tx: devnet.policy.clone(),
+        watch: WatchOptions { poll: (options.block_time / 2).min(Duration::from_millis(200)), ..Default::default() },
+        ..MiningConfig::default()
     };
-    bar.finish_and_clear();
-    steps.done(&format!("sealed {} in {:.2} s", bytes(sealed_bytes), sealing.elapsed().as_secs_f64()));
-
-    let loads_held = StoreSource::new(store.clone(), miner_id, loads.clone()).held().len() as u64;
-    let submitter = Submitter::start(devnet.chain.clone(), miner.clone(), watcher.state(), SubmitOptions::default());
-    let job = MineJob {
-        chain: devnet.chain.clone(),
-        store: store.clone(),
-        miner_id,
-        loads,
-        state: watcher.state(),
-        wanted: u64::from(options.proofs),
-    };
-    let counters = Arc::new(MineCounters::default());
-    let (mined, transactions) = mine_with_bar(&steps, options, job, engine, submitter, counters.clone()).await?;
+    let mining = Mining::start(devnet.chain.clone(), store.clone(), engine, key, config, watch::channel(true).1);
+    let mut outcomes = mining.outcomes();
+    let flow_length = store.flow_length();
+    let spinner = steps.spinner("waiting for the epoch that covers the file");
+    reach(&mining, options.timeout, |status| status.flow_length == flow_length)
+        .await?
+        .with_context(|| format!("no epoch covered the file within {} s", options.timeout.as_secs()))?;
+    spinner.finish_and_clear();
+    seal_with_bar(&steps, options, &mining, &loads).await?;
+    let status = mine_with_bar(&steps, options, &mining).await?;
+    mining.stop().await;
     let withdrawal = withdraw(&devnet.chain, &miner, miner.address()).await?;
     let reward = withdrawal.map_or(U256::ZERO, |withdrawal| withdrawal.amount);
     steps.done(&format!("withdrew {}", token(&reward.to_string())));
 
-    let counts = counters.get();
-    let answers = mined.submitted;
-    let seconds = mined.mining_time.as_secs_f64();
+    let (counts, answers, seconds) = (status.counts, status.answers, status.mining_seconds);
     let report = DevnetReport {
         file: input.name,
         file_bytes: shape.size(),
         data_root: input.tree.root(),
         flow_length,
-        miner_id,
+        miner_id: status.miner_id.context("mining without a miner id")?,
         beneficiary: miner.address().to_string(),
         backend: device.backend.to_string(),
         device: device.name,
         software_device: device.software,
-        loads_held,
-        loads_in_range,
-        sealed_bytes,
+        loads_held: status.loads_held,
+        loads_in_range: status.loads_in_range,
+        sealed_bytes: status.sealed_bytes,
         nonces: counts.nonces,
         loads_scanned: counts.loads,
         mining_seconds: seconds,
@@ -223,7 +207,7 @@ async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<(DevnetReport, Op
         gas_used: answers.gas_accepted,
         gas_per_answer: answers.gas_accepted / answers.accepted.max(1),
         total_seconds: started.elapsed().as_secs_f64(),
-        transactions,
+        transactions: accepted_transactions(&mut outcomes),
     };
     let open = match options.rpc {
         Some(address) => Some(OpenDevnet::start(devnet, store, folder, address, &steps).await?),
@@ -232,63 +216,86 @@ async fn run_to_end(options: &DevnetOptions) -> anyhow::Result<(DevnetReport, Op
     Ok((report, open))
 }
 
-/// Mines with a bar that shows what is accepted and how fast it goes; fails when the time is up.
-async fn mine_with_bar(
+/// Waits for a status; `None` when it does not come in time. Fails when mining cannot go on.
+async fn reach(
+    mining: &Mining,
+    limit: Duration,
+    is: impl Fn(&MiningStatus) -> bool,
+) -> anyhow::Result<Option<MiningStatus>> {
+    let mut status = mining.status();
+    let is_over = |status: &MiningStatus| is(status) || matches!(status.phase, MiningPhase::Failed { .. });
+    match timeout(limit, status.wait_for(is_over)).await {
+        Err(_) => Ok(None),
+        Ok(reached) => {
+            let status = reached.context("mining has stopped")?.clone();
+            ensure!(!matches!(status.phase, MiningPhase::Failed { .. }), "{}", status.phase);
+            Ok(Some(status))
+        }
+    }
+}
+
+/// Waits until the loads are sealed, with a bar.
+async fn seal_with_bar(
     steps: &Steps,
     options: &DevnetOptions,
-    job: MineJob,
-    engine: Box<dyn Engine>,
-    submitter: Submitter,
-    counters: Arc<MineCounters>,
-) -> anyhow::Result<(Mined, Vec<String>)> {
-    let wanted = job.wanted;
-    let bar = steps.bar("mining", wanted, Bar::Count);
-    let answers = submitter.counters();
-    let mut outcomes = submitter.outcomes();
+    mining: &Mining,
+    loads: &Range<u64>,
+) -> anyhow::Result<()> {
+    let seals = (loads.end - loads.start) * SEALS_PER_LOAD as u64;
+    let bar = steps.bar("sealing", seals * BYTES_PER_SEAL as u64, Bar::Bytes);
     let started = Instant::now();
-    let state = job.state.clone();
-    let showing = async {
-        let mut ticks = tokio::time::interval(Duration::from_millis(250));
-        loop {
-            ticks.tick().await;
-            let counts = counters.get();
-            bar.set_position(answers.borrow().accepted);
-            bar.set_message(match &*state.borrow() {
-                MiningState::Idle { reason } => reason.to_string(),
-                MiningState::Ready(_) => {
-                    let speed = rate(counts.nonces as f64 / started.elapsed().as_secs_f64());
-                    format!("{speed} nonces/s, {} hits, {} refused", counts.hits, refused(&answers.borrow()))
-                }
-            });
-        }
-    };
-    let mining = timeout(options.timeout, mine(job, engine, submitter, counters.clone()));
-    let mined = tokio::select! {
-        mined = mining => mined,
-        () = showing => unreachable!("the bar is shown until mining ends"),
-    };
+    let sealed = reach(mining, options.timeout, |status| {
+        bar.set_position(status.sealed_bytes);
+        status.seals_held == seals || status.trouble.is_some()
+    });
+    let sealed = sealed.await?;
     bar.finish_and_clear();
-    let Ok(mined) = mined else {
-        let (answers, counts) = (answers.borrow().clone(), counters.get());
-        let mut reasons: Vec<String> = answers.reasons.keys().cloned().collect();
-        if let MiningState::Idle { reason } = &*state.borrow() {
-            reasons.push(reason.to_string());
+    let status = sealed.with_context(|| format!("the file was not sealed within {} s", options.timeout.as_secs()))?;
+    if let Some(trouble) = status.trouble {
+        bail!(trouble);
+    }
+    steps.done(&format!("sealed {} in {:.2} s", bytes(status.sealed_bytes), started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// Mines with a bar that shows what is accepted and how fast it goes; fails when the time is up.
+async fn mine_with_bar(steps: &Steps, options: &DevnetOptions, mining: &Mining) -> anyhow::Result<MiningStatus> {
+    let wanted = u64::from(options.proofs);
+    let bar = steps.bar("mining", wanted, Bar::Count);
+    mining.commands().send(MinerCommand::Start).await.context("mining has stopped")?;
+    let mined = reach(mining, options.timeout, |status| {
+        bar.set_position(status.answers.accepted);
+        bar.set_message(match &status.phase {
+            MiningPhase::Waiting { reason } => reason.clone(),
+            _ => {
+                let speed = rate(status.counts.nonces as f64 / status.mining_seconds.max(f64::MIN_POSITIVE));
+                format!("{speed} nonces/s, {} hits, {} refused", status.counts.hits, refused(&status.answers))
+            }
+        });
+        status.answers.accepted >= wanted
+    });
+    let mined = mined.await?;
+    bar.finish_and_clear();
+    let Some(status) = mined else {
+        let status = mining.status().borrow().clone();
+        let mut reasons: Vec<String> = status.answers.reasons.keys().cloned().collect();
+        reasons.extend(status.trouble);
+        if let MiningPhase::Waiting { reason } = status.phase {
+            reasons.push(reason);
         }
         bail!(
             "{} of {wanted} proofs accepted in {} s: {} nonces, {} hits, {} answers refused ({}); \
              give it more time with --timeout, or a faster device",
-            answers.accepted,
+            status.answers.accepted,
             options.timeout.as_secs(),
-            counts.nonces,
-            counts.hits,
-            refused(&answers),
+            status.counts.nonces,
+            status.counts.hits,
+            refused(&status.answers),
             if reasons.is_empty() { "none".to_owned() } else { reasons.join("; ") },
         );
     };
-    let mined = mined?;
-    ensure!(mined.submitted.accepted >= wanted, "{} of {wanted} proofs accepted", mined.submitted.accepted);
-    steps.done(&format!("{} proofs accepted in {:.1} s", mined.submitted.accepted, mined.mining_time.as_secs_f64()));
-    Ok((mined, accepted_transactions(&mut outcomes)))
+    steps.done(&format!("{} proofs accepted in {:.1} s", status.answers.accepted, status.mining_seconds));
+    Ok(status)
 }
 
 /// Answers that the contracts did not take, in a simulation or in a block, and those that never got there.
@@ -360,8 +367,7 @@ impl Devnet {
     }
 
     /// The miner's account, with something to pay gas from.
-    async fn fund_miner(&self, key: Option<Key>) -> anyhow::Result<TxManager> {
-        let key = key.unwrap_or_else(|| Key::from(PrivateKeySigner::random()));
+    async fn fund_miner(&self, key: Key) -> anyhow::Result<TxManager> {
         let wei = U256::from(FUNDS) * U256::from(TOKEN);
         let () = self.chain.rpc().call("anvil_setBalance", "", (key.address(), wei)).await?;
         Ok(TxManager::new(self.chain.rpc().clone(), self.chain.chain_id(), key, self.policy.clone()))

@@ -1,9 +1,7 @@
 //! What the node does: follow the log, take files, seal, mine. Each duty joins the chain, the store and an engine.
 
-pub mod mine;
 pub mod mining;
-pub mod seal;
-pub mod source;
+pub mod prune;
 pub mod sync;
 pub mod upload;
 

@@ -56,6 +56,12 @@ impl BodyBudget {
         BodyBudget { kib: Arc::new(Semaphore::new((total / 1024).max(max_kib as usize))), max_kib, timeout }
     }
 
+    /// Room for a request of at most `bytes`, as soon as there is some; it is given back with what is returned.
+    pub(crate) async fn room_for(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let kib = bytes.div_ceil(1024).min(self.max_kib as usize) as u32;
+        self.kib.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed")
+    }
+
     /// KiB that a request may bring.
     fn needs<B>(&self, request: &HttpRequest<B>) -> u32 {
         let length =

@@ -1,13 +1,16 @@
 //! The JSON-RPC interface of a storage node: what clients upload and download through, and what its operator asks.
 //!
 //! [`serve`] starts two servers over one store: the public one has the `zgs_*` methods, the other the `admin_*` and
-//! `miner_*` ones. With one address for both there is one server with all of them. Both speak JSON-RPC 2.0 over HTTP.
+//! `miner_*` ones. With one address for both there is one server with all of them. Both speak JSON-RPC 2.0 over HTTP. A
+//! third takes uploads over gRPC.
 //!
 //! All work on the store runs on blocking threads, a bounded number at once; bodies of requests share a budget of
 //! memory. What a server has no room for waits, and is refused only when it has waited long.
 
 mod admin;
+mod calls;
 mod error;
+mod grpc;
 mod limits;
 mod metrics;
 mod pool;
@@ -18,7 +21,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jsonrpsee::{
@@ -34,15 +37,17 @@ use tokio::{
 use tower_http::cors::{Any, CorsLayer};
 use zgpu_core::H256;
 
+pub use self::{
+    calls::CallMetrics,
+    pool::PoolSettings,
+    types::{NetworkIdentity, ProtocolVersion},
+};
 use self::{
     error::RpcError,
+    grpc::{GrpcParts, GrpcServer},
     limits::{BodyBudget, Gate},
     metrics::Metrics,
     pool::Pool,
-};
-pub use self::{
-    pool::PoolSettings,
-    types::{NetworkIdentity, ProtocolVersion},
 };
 use crate::{
     duties::blocking,
@@ -57,12 +62,16 @@ pub struct RpcConfig {
     pub listen: SocketAddr,
     /// Address of the methods for the operator; none leaves them out, that of `listen` puts them beside the others.
     pub listen_admin: Option<SocketAddr>,
+    /// Address for uploads over gRPC; none leaves them out.
+    pub listen_grpc: Option<SocketAddr>,
     /// Which network this is.
     pub network: NetworkIdentity,
     /// What is kept of files whose transaction is not known.
     pub pool: PoolSettings,
     /// Longest body of a request, in bytes. Default 100 MiB.
     pub max_request_bytes: u32,
+    /// Longest message over gRPC, in bytes. Default 4 MiB, as the network's node has it.
+    pub max_grpc_message_bytes: u32,
     /// Longest body of an answer, in bytes. Default 10 MiB.
     pub max_response_bytes: u32,
     /// Bytes of requests that are in memory at once. Default 256 MiB.
@@ -79,6 +88,8 @@ pub struct RpcConfig {
     pub patience: Duration,
     /// Longest time for a request as a whole. Default 120 s.
     pub request_timeout: Duration,
+    /// Where calls are counted.
+    pub calls: CallMetrics,
 }
 
 impl RpcConfig {
@@ -87,9 +98,11 @@ impl RpcConfig {
         RpcConfig {
             listen,
             listen_admin: None,
+            listen_grpc: None,
             network,
             pool: PoolSettings::default(),
             max_request_bytes: 100 << 20,
+            max_grpc_message_bytes: 4 << 20,
             max_response_bytes: 10 << 20,
             max_request_bytes_together: 256 << 20,
             max_batch: 100,
@@ -98,6 +111,7 @@ impl RpcConfig {
             max_readers: 32,
             patience: Duration::from_secs(30),
             request_timeout: Duration::from_secs(120),
+            calls: CallMetrics::default(),
         }
     }
 }
@@ -158,6 +172,7 @@ pub struct RpcHandle {
     public: SocketAddr,
     admin: Option<SocketAddr>,
     servers: Vec<ServerHandle>,
+    grpc: Option<GrpcServer>,
     pool: JoinHandle<()>,
     shutdown: watch::Receiver<bool>,
 }
@@ -173,6 +188,11 @@ impl RpcHandle {
         self.admin
     }
 
+    /// Where uploads over gRPC are taken, if they are anywhere.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(GrpcServer::address)
+    }
+
     /// Waits until the operator asks the node to stop.
     pub async fn shutdown_requested(&self) {
         // The sender lives in the servers, so it goes only with them.
@@ -181,6 +201,9 @@ impl RpcHandle {
 
     /// Stops taking requests and waits until those that run are answered.
     pub async fn stop(mut self) {
+        if let Some(grpc) = self.grpc.take() {
+            grpc.stop().await;
+        }
         for server in std::mem::take(&mut self.servers) {
             // An error says that it has stopped already.
             let _ = server.stop();
@@ -224,7 +247,8 @@ pub async fn serve(config: RpcConfig, to: Connections) -> Result<RpcHandle, RpcS
         reads: Gate::new(config.max_readers, config.patience),
         writes: Gate::new(config.max_writers, config.patience),
     };
-    let new_methods = || Methods { module: RpcModule::from_arc(api.clone()), gates: gates.clone() };
+    let new_methods =
+        || Methods { module: RpcModule::from_arc(api.clone()), gates: gates.clone(), calls: config.calls.clone() };
     let budget = BodyBudget::new(config.max_request_bytes_together, config.max_request_bytes, config.request_timeout);
 
     let mut public = new_methods();
@@ -240,11 +264,24 @@ pub async fn serve(config: RpcConfig, to: Connections) -> Result<RpcHandle, RpcS
     if let Some(address) = config.listen_admin.filter(|_| !is_shared) {
         let mut methods = new_methods();
         admin::register(&mut methods, has_miner);
-        let (address, server) = start(&config, address, methods, budget, address.ip().is_loopback()).await?;
+        let (address, server) = start(&config, address, methods, budget.clone(), address.ip().is_loopback()).await?;
         servers.push(server);
         admin = Some(address);
     }
-    Ok(RpcHandle { public, admin, servers, pool: tokio::spawn(pool.run()), shutdown: wanted })
+    let grpc = match config.listen_grpc {
+        Some(address) => {
+            let parts = GrpcParts {
+                api,
+                writers: gates.writes,
+                budget,
+                max_message_bytes: config.max_grpc_message_bytes as usize,
+                timeout: config.request_timeout,
+            };
+            Some(grpc::serve(address, parts).await?)
+        }
+        None => None,
+    };
+    Ok(RpcHandle { public, admin, servers, grpc, pool: tokio::spawn(pool.run()), shutdown: wanted })
 }
 
 /// Starts one server. A private one is for programs on this machine: no web page may call it, whatever name it gives
@@ -288,6 +325,7 @@ struct Gates {
 struct Methods {
     module: RpcModule<Api>,
     gates: Gates,
+    calls: CallMetrics,
 }
 
 impl Methods {
@@ -313,16 +351,24 @@ impl Methods {
         T: Serialize + Clone + Send + 'static,
         F: Fn(&Api, &Params<'_>) -> Result<T, RpcError> + Copy + Send + Sync + 'static,
     {
+        let calls = self.calls.clone();
         let call = move |params: Params<'static>, api: Arc<Api>, _| {
-            let gate = gate.clone();
+            let (gate, calls) = (gate.clone(), calls.clone());
             async move {
-                let place = gate.enter().await.map_err(busy)?;
-                // The place goes with the work, not with the client's patience.
-                let work = move || {
-                    let _place = place;
-                    run(&api, &params)
+                let started = Instant::now();
+                let answer = match gate.enter().await {
+                    Ok(place) => {
+                        // The place goes with the work, not with the client's patience.
+                        let work = move || {
+                            let _place = place;
+                            run(&api, &params)
+                        };
+                        blocking(work).await
+                    }
+                    Err(count) => Err(busy(count)),
                 };
-                blocking(work).await.map_err(ErrorObjectOwned::from)
+                calls.ended(name, answer.is_ok(), started.elapsed());
+                answer.map_err(ErrorObjectOwned::from)
             }
         };
         self.module.register_async_method(name, call).expect("each name is registered once");

@@ -109,6 +109,9 @@ impl Store {
         if flow_length < transaction.end() {
             return Err(wrong("the flow did not have the file then"));
         }
+        if flow_length > self.flow_length() {
+            return Err(wrong("the flow is shorter than that"));
+        }
         if left.siblings.len() as u32 != flow::tree_height(flow_length) {
             return Err(wrong("it does not have the height of that flow"));
         }
@@ -122,8 +125,11 @@ impl Store {
         if flow_length > self.flow_length() {
             return Err(wrong("the flow is shorter than that"));
         }
-        if range.root != flow::root_at(inner, flow_length)? {
-            return Err(wrong("it leads to another root"));
+        match flow::root_at(inner, flow_length) {
+            Ok(root) if root == range.root => {}
+            Ok(_) => return Err(wrong("it leads to another root")),
+            Err(flow::FlowError::Unknown { .. }) => return Err(wrong("no transaction ended there")),
+            Err(error) => return Err(error.into()),
         }
         if sectors.end == shape.sectors() {
             check_padding(&transaction, &shape, data, right)?;

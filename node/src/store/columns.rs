@@ -110,7 +110,7 @@ impl Column {
             options.set_write_buffer_size(32 << 20);
             // A sorted file has a few tens of bytes for each range of data. Small ones let a part of the flow be compacted
             // without touching the blobs of the rest.
-            options.set_target_file_size_base(256 << 10);
+            options.set_target_file_size_base(128 << 10);
         }
         ColumnFamilyDescriptor::new(self.name(), options)
     }

@@ -449,6 +449,6 @@ impl FlowNodes for LoadNodes<'_> {
             return Ok(None);
         }
         let levels = self.levels.get_or_init(|| self.make_levels());
-        Ok(levels[height as usize][((index << height) % PER_LOAD >> height) as usize])
+        Ok(levels[height as usize][(((index << height) % PER_LOAD) >> height) as usize])
     }
 }

@@ -275,19 +275,16 @@ fn open_database(dir: &Path, path: &Path, settings: &Settings) -> Result<(DB, Op
         let columns = Column::ALL.iter().filter(|column| found.iter().any(|name| name == column.name()));
         let db =
             DB::open_cf_descriptors(&options, path, columns.map(|column| column.descriptor(&cache))).map_err(failed)?;
-        match db.get(META_SCHEMA).map_err(failed)? {
-            Some(value) => {
-                let found = Fields::new("schema version", &value).u32()?;
-                if found == SCHEMA {
-                    return Ok((db, Some(found)));
-                }
-                if found != SCHEMA_WITHOUT_SHARES {
-                    return Err(StoreError::Schema { dir: dir.to_path_buf(), found, expected: SCHEMA });
-                }
-                schema = Some(found);
+        // The schema is written last at creation: without it, creation was interrupted.
+        if let Some(value) = db.get(META_SCHEMA).map_err(failed)? {
+            let found = Fields::new("schema version", &value).u32()?;
+            if found == SCHEMA {
+                return Ok((db, Some(found)));
             }
-            // The schema is written last at creation; creation was interrupted.
-            None => {}
+            if found != SCHEMA_WITHOUT_SHARES {
+                return Err(StoreError::Schema { dir: dir.to_path_buf(), found, expected: SCHEMA });
+            }
+            schema = Some(found);
         }
     }
     let columns = Column::ALL.map(|column| column.descriptor(&cache));

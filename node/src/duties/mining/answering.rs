@@ -22,7 +22,12 @@ use zgpu_core::{
 };
 use zgpu_miner::{Answer, ChainRules, Hit, Puzzle};
 
-use super::Control;
+use super::{
+    Control,
+    batch::Contexts,
+    proof::{Proof, prove},
+    source::StoreSource,
+};
 use crate::{
     chain::{
         client::{ChainClient, EpochRange, MineContext},
@@ -33,12 +38,7 @@ use crate::{
         tx::{TxError, TxManager},
         watch::MiningState,
     },
-    duties::{
-        blocking,
-        mine::{Proof, prove},
-        seal::Contexts,
-        source::StoreSource,
-    },
+    duties::blocking,
     store::Store,
 };
 
@@ -149,8 +149,8 @@ pub(super) struct Answering {
     gas: Option<u64>,
     /// Nothing is sent before, and only one answer at a time until one is accepted.
     held_until: Option<Instant>,
-    /// Whether the trouble is that the chain did not answer.
-    is_chain_away: bool,
+    /// Whether the trouble is that the chain does not answer or the log is behind: it is over by itself.
+    is_behind: bool,
     worthless: HashSet<u64>,
     claimable_at: Option<Instant>,
 }
@@ -168,7 +168,7 @@ impl Answering {
             room: None,
             gas: None,
             held_until: None,
-            is_chain_away: false,
+            is_behind: false,
             worthless: HashSet::new(),
             claimable_at: None,
         }
@@ -190,7 +190,11 @@ impl Answering {
                 },
                 Some(proven) = self.proving.join_next(), if !self.proving.is_empty() => match proven {
                     Ok((found, proof)) => self.hand_in(found, proof).await,
-                    Err(error) => tracing::error!(%error, "proving a hit broke"),
+                    Err(error) => {
+                        tracing::error!(%error, "proving a hit broke");
+                        // Which one is not known; the submitter notices one that is sent twice.
+                        self.open.clear();
+                    }
                 },
                 Ok(()) = self.links.state.changed() => self.drop_late(),
                 Ok(()) = self.links.control.changed() => {}
@@ -202,16 +206,17 @@ impl Answering {
                 () = sleep(LOOK_EVERY) => {}
             }
             self.look_at_claimable().await;
-            match self.send_what_pays().await {
-                Ok(()) if self.is_chain_away => {
-                    self.is_chain_away = false;
-                    self.count(|tally| tally.trouble = None);
-                }
-                Ok(()) => {}
+            let waits = match self.send_what_pays().await {
+                Ok(()) => self.why_unread(),
                 Err(error) => {
-                    self.is_chain_away = true;
-                    self.hold(format!("answers wait: {error}"));
+                    let reason = format!("answers wait: {error}");
+                    self.hold(reason.clone());
+                    Some(reason)
                 }
+            };
+            if self.is_behind || waits.is_some() {
+                self.is_behind = waits.is_some();
+                self.count(|tally| tally.trouble = waits);
             }
             self.tell();
         }
@@ -301,9 +306,20 @@ impl Answering {
         let limit = match self.held_until {
             Some(until) if Instant::now() < until => 0,
             Some(_) => 1,
+            // The first one tells what gas answers take.
+            None if self.gas.is_none() && self.policy.min_profit.is_some() => 1,
             None => self.policy.in_flight,
         };
-        Ok(open < limit && self.room_left().await? > open as u64)
+        Ok(open < limit && self.why_unread().is_none() && self.room_left().await? > open as u64)
+    }
+
+    /// Why hits cannot be proven yet: the log may be read a little behind the chain, and proofs need all of the flow that
+    /// the context has.
+    fn why_unread(&self) -> Option<String> {
+        let wanted = self.links.state.borrow().puzzle().map_or(0, |puzzle| puzzle.flow_length);
+        let read = self.links.store.flow_length();
+        (read < wanted && !self.waiting.is_empty())
+            .then(|| format!("answers wait: the log is read up to sector {read} of the flow, the epoch has {wanted}"))
     }
 
     /// Answers that may still be sent, those that are under way included.

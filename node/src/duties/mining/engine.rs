@@ -22,8 +22,8 @@ use tokio::{
 use zgpu_core::device::{DeviceError, DeviceInfo};
 use zgpu_miner::{Engine, Hit, MineCounters, MineError, Puzzle};
 
-use super::Control;
-use crate::{chain::watch::MiningState, duties::source::StoreSource};
+use super::{Control, source::StoreSource};
+use crate::chain::watch::MiningState;
 
 /// Opens a device again.
 pub type Reopen = Arc<dyn Fn(&DeviceInfo) -> Result<Box<dyn Engine>, DeviceError> + Send + Sync>;
@@ -34,9 +34,9 @@ const LEAST_SLICE: Duration = Duration::from_millis(500);
 const SLICES_PER_STARTUP: u32 = 20;
 const MAX_SLICE: Duration = Duration::from_secs(30);
 /// Mining has this many parts of the engine's time for one part of sealing.
-const MINING_PARTS: u32 = 3;
-/// Most time of sealing that is saved up.
-const MAX_SAVED: Duration = Duration::from_secs(1);
+const MINING_PARTS: f64 = 3.0;
+/// Most seconds of sealing that are saved up.
+const MAX_SAVED: f64 = 1.0;
 /// How long the engine waits for further data while it may seal.
 const NEXT_BATCH: Duration = Duration::from_millis(20);
 /// Waits before a device that failed is opened anew: the first, and the longest that doubling leads to.
@@ -78,8 +78,20 @@ pub(super) enum Doing {
 pub(super) struct EngineReport {
     pub(super) doing: Doing,
     pub(super) restarts: u64,
-    pub(super) mining: Duration,
+    /// Generation of the puzzle that it mined last.
+    pub(super) puzzle: Option<u64>,
+    /// Time that it mined, without the puzzle that it is on.
+    mining: Duration,
+    /// Since when it is on a puzzle.
+    mining_since: Option<Instant>,
     pub(super) sealing: Duration,
+}
+
+impl EngineReport {
+    /// Time that it mined.
+    pub(super) fn mining_time(&self) -> Duration {
+        self.mining + self.mining_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// Why a puzzle is not mined for now.
@@ -92,7 +104,11 @@ struct Barred {
 }
 
 enum Work {
-    Seal(SealBatch),
+    /// `costs`: mining waits for it.
+    Seal {
+        batch: SealBatch,
+        costs: bool,
+    },
     Mine(Arc<Puzzle>),
     Wait,
 }
@@ -122,8 +138,8 @@ pub(super) struct EngineLoop {
     barred: Option<Barred>,
     waiting: Option<SealBatch>,
     backoff: Duration,
-    /// Time of sealing that mining has left to it.
-    saved: Duration,
+    /// Seconds of sealing that mining has left to it; below 0 when sealing took more.
+    saved: f64,
     slice: Duration,
 }
 
@@ -137,7 +153,7 @@ impl EngineLoop {
             barred: None,
             waiting: None,
             backoff: FIRST_BACKOFF,
-            saved: Duration::ZERO,
+            saved: 0.0,
             slice: LEAST_SLICE,
         }
     }
@@ -152,7 +168,7 @@ impl EngineLoop {
                 continue;
             }
             match self.next_work(&runtime) {
-                Work::Seal(batch) => self.seal(batch),
+                Work::Seal { batch, costs } => self.seal(batch, costs),
                 Work::Mine(puzzle) => self.mine(puzzle),
                 Work::Wait => {
                     let generation = self.links.state.borrow().puzzle().map(|puzzle| puzzle.generation);
@@ -179,24 +195,21 @@ impl EngineLoop {
 
     fn next_work(&mut self, runtime: &Handle) -> Work {
         let puzzle = self.puzzle();
-        if puzzle.is_none() || !self.saved.is_zero() {
+        if puzzle.is_none() || self.saved > 0.0 {
             let batch = self.waiting.take().or_else(|| self.links.batches.try_recv().ok());
             let batch = match &puzzle {
                 // What is left of the slice may be waited for; it is sealing's time.
                 Some(_) if batch.is_none() => {
                     let started = Instant::now();
-                    let next = async { timeout(NEXT_BATCH.min(self.saved), self.links.batches.recv()).await };
+                    let next = async { timeout(NEXT_BATCH, self.links.batches.recv()).await };
                     let next = runtime.block_on(next).ok().flatten();
-                    if next.is_none() {
-                        self.saved = Duration::ZERO;
-                    }
-                    self.saved = self.saved.saturating_sub(started.elapsed());
+                    self.saved = if next.is_some() { self.saved - started.elapsed().as_secs_f64() } else { 0.0 };
                     next
                 }
                 _ => batch,
             };
             if let Some(batch) = batch {
-                return Work::Seal(batch);
+                return Work::Seal { batch, costs: puzzle.is_some() };
             }
         }
         match puzzle {
@@ -239,13 +252,15 @@ impl EngineLoop {
         }
     }
 
-    fn seal(&mut self, mut batch: SealBatch) {
+    fn seal(&mut self, mut batch: SealBatch, costs: bool) {
         let Some(engine) = &mut self.engine else { return };
         let started = Instant::now();
         self.links.report.send_modify(|report| report.doing = Doing::Sealing);
         let result = engine.seal(&batch.first_masks, &mut batch.data);
         let took = started.elapsed();
-        self.saved = self.saved.saturating_sub(took);
+        if costs {
+            self.saved -= took.as_secs_f64();
+        }
         self.report(|report| report.sealing += took);
         match result {
             Ok(()) => {
@@ -269,7 +284,8 @@ impl EngineLoop {
             if startup.load(Ordering::Relaxed) == 0 && links.counters.nonces.load(Ordering::Relaxed) != nonces {
                 startup.store(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
             }
-            let is_wanted = || !links.batches.is_empty() || *self.changes.borrow() != changes;
+            let has_saved = || self.saved + started.elapsed().as_secs_f64() / MINING_PARTS > 0.0;
+            let is_wanted = || !links.batches.is_empty() && has_saved() || *self.changes.borrow() != changes;
             *links.over.borrow()
                 || !links.control.borrow().mine
                 || *links.has_enough.borrow()
@@ -278,14 +294,17 @@ impl EngineLoop {
         };
         // A full channel makes the engine wait; a closed one means that nobody wants hits any more.
         let mut on_hit = |hit| drop(links.found.blocking_send((puzzle.clone(), hit)));
-        links.report.send_modify(|report| report.doing = Doing::Mining);
+        links.report.send_modify(|report| {
+            (report.doing, report.mining_since) = (Doing::Mining, Some(started));
+            report.puzzle = Some(puzzle.generation);
+        });
         let result = engine.mine(&puzzle, &links.source, &has_turned, &mut on_hit, &links.counters);
 
         let took = started.elapsed();
-        self.saved = (self.saved + took / MINING_PARTS).min(MAX_SAVED);
+        self.saved = (self.saved + took.as_secs_f64() / MINING_PARTS).min(MAX_SAVED);
         let startup = Duration::from_nanos(startup.into_inner());
         self.slice = (startup * SLICES_PER_STARTUP).clamp(LEAST_SLICE, MAX_SLICE);
-        self.report(|report| report.mining += took);
+        self.report(|report| (report.mining, report.mining_since) = (report.mining + took, None));
         let bar = |until, reason| Some(Barred { generation: puzzle.generation, changes, until, reason });
         match result {
             Ok(()) => self.backoff = FIRST_BACKOFF,
@@ -326,5 +345,102 @@ impl EngineLoop {
             }
             Err(error) => self.drop_engine(&error.to_string(), next),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::U256;
+    use tokio::sync::Semaphore;
+    use zgpu_core::{
+        digest::H256,
+        file::SubmissionNode,
+        tree::zero_root,
+        units::{BYTES_PER_LOAD, SEALS_PER_LOAD},
+    };
+    use zgpu_miner::{
+        MineRange,
+        cpu::{CpuDevice, Level},
+        engine::{EngineOptions, engine_on},
+    };
+
+    use super::*;
+    use crate::store::{SealedLoad, Store, Transaction};
+
+    const MINER: H256 = H256([7; 32]);
+
+    /// A store with two loads of zeros behind the first, sealed: any bytes do.
+    fn store(dir: &std::path::Path) -> Store {
+        let store = Store::open(dir).unwrap();
+        let nodes = vec![SubmissionNode { root: zero_root(11), height: 11 }];
+        let data_root = zgpu_core::file::submission_root(&nodes).unwrap();
+        store.append(&Transaction { seq: 0, data_root, start: 2048, size_bytes: 2048 * 256, nodes }).unwrap();
+        let seals: Vec<(u32, H256)> = (0..SEALS_PER_LOAD as u32).map(|seal| (seal, MINER)).collect();
+        let bytes = vec![3; BYTES_PER_LOAD];
+        let sealed = [2, 3].map(|load| SealedLoad { load, revision: store.revision(), seals: &seals, bytes: &bytes });
+        store.put_sealed(&MINER, &sealed).unwrap();
+        store
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn neither_sealing_nor_mining_starves() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let puzzle = Puzzle {
+            generation: 1,
+            miner_id: MINER,
+            context_digest: H256([1; 32]),
+            flow_root: H256([2; 32]),
+            flow_length: 4096,
+            subtask_digest: H256([3; 32]),
+            // No hash is so small.
+            pora_target: U256::from(1),
+            range: MineRange::choose(4096, Default::default(), 0).unwrap(),
+        };
+        let (_state, state) = watch::channel(MiningState::Ready(Arc::new(puzzle)));
+        let (_control, control) = watch::channel(Control { mine: true, start_position: 0 });
+        let (_enough, has_enough) = watch::channel(false);
+        let (over, is_over) = watch::channel(false);
+        let (report, reports) = watch::channel(EngineReport::default());
+        let (sender, batches) = mpsc::channel(4);
+        let (found, _hits) = mpsc::channel(1);
+        let counters = Arc::new(MineCounters::default());
+        let device = CpuDevice::with_threads(Level::Portable, 1).unwrap();
+        let engine = engine_on(device, EngineOptions { memory_bytes: Some(8 << 20) }).unwrap();
+        let links = EngineLinks {
+            reopen: Arc::new(|_| unreachable!("the device works")),
+            state,
+            control,
+            has_enough,
+            batches,
+            source: StoreSource::new(store, MINER, 0..u64::MAX),
+            found,
+            counters: counters.clone(),
+            report,
+            over: is_over,
+        };
+        let thread = tokio::task::spawn_blocking(move || EngineLoop::new(engine, links).run());
+
+        // There is always something to seal.
+        let places = Arc::new(Semaphore::new(6));
+        let mut longest = Duration::ZERO;
+        let mut mined = Vec::new();
+        for _ in 0..12 {
+            let (done, sealed) = oneshot::channel();
+            let place = places.clone().acquire_owned().await.unwrap();
+            let before = reports.borrow().sealing;
+            let batch = SealBatch { first_masks: vec![[1; 32]; 1024], data: vec![0; 4 << 20], done, place };
+            assert!(sender.send(batch).await.is_ok());
+            let (data, _) = sealed.await.expect("it is sealed");
+            assert!(data[..4096] != [0; 4096]);
+            longest = longest.max(reports.borrow().sealing - before);
+            mined.push(counters.get().nonces);
+        }
+        let report = reports.borrow().clone();
+        assert!(mined[0] > 0 && mined[11] > mined[0], "mining goes first and goes on: {mined:?}");
+        let allowed = report.mining_time().as_secs_f64() / MINING_PARTS + longest.as_secs_f64();
+        assert!(report.sealing.as_secs_f64() <= allowed, "{report:?}, the longest batch took {longest:?}");
+        over.send_replace(true);
+        thread.await.unwrap();
     }
 }

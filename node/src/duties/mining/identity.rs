@@ -19,7 +19,7 @@ const MINER_ID: &str = "mining.miner_id";
 
 /// Why there is no miner id to mine with.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum IdentityError {
+pub(crate) enum IdentityError {
     #[error(
         "miner id {configured} is configured, and the data in this folder is sealed for {stored}; remove miner_id from \
          the configuration to go on with {stored}, or use another folder"
@@ -78,7 +78,7 @@ pub(super) async fn find_miner_id(
 }
 
 /// The miner id that seals were made for, or that was written down before.
-fn stored_miner_id(store: &Store) -> Result<Option<H256>, IdentityError> {
+pub(crate) fn stored_miner_id(store: &Store) -> Result<Option<H256>, IdentityError> {
     if let Some(miner_id) = store.miner_id()? {
         return Ok(Some(miner_id));
     }

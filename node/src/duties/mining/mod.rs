@@ -11,9 +11,12 @@
 //! store's own shard is declared, as far as the chain allows that many.
 
 mod answering;
+mod batch;
 mod engine;
-mod identity;
+pub(crate) mod identity;
+mod proof;
 mod sealing;
+mod source;
 mod status;
 
 use std::{
@@ -36,6 +39,7 @@ use self::{
     engine::{Doing, EngineLinks, EngineLoop, EngineReport},
     identity::find_miner_id,
     sealing::{BATCHES, BATCHES_WAITING, ContextCheck, SealProgress, Sealing},
+    source::StoreSource,
     status::History,
 };
 pub use self::{
@@ -51,7 +55,7 @@ use crate::{
         tx::{TxManager, TxPolicy},
         watch::{ContextWatcher, MiningState, WatchOptions},
     },
-    duties::{blocking, source::StoreSource},
+    duties::{blocking, sync::SyncStatus},
     rpc::MinerCommand,
     store::Store,
 };
@@ -64,6 +68,8 @@ const COMMANDS_WAITING: usize = 16;
 const OUTCOMES_KEPT: usize = 1024;
 /// How often the status is put together.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// Least time between two phases in the log.
+const LOG_EVERY: Duration = Duration::from_secs(5);
 /// How long the parts are waited for at the end.
 const STOP_WITHIN: Duration = Duration::from_millis(1800);
 /// Waits before a failed start is tried again: the first, and the longest that doubling leads to.
@@ -98,6 +104,9 @@ pub struct MiningConfig {
     pub submit: SubmitOptions,
     /// How the context is followed.
     pub watch: WatchOptions,
+    /// Status of the log sync, whose reorganisations are heard of; without it only those that show in the store or in the
+    /// epoch's context are.
+    pub sync: Option<watch::Receiver<SyncStatus>>,
     /// How a device that failed is opened anew. Default: the same device by its backend and index, with all of its memory.
     pub reopen: Reopen,
 }
@@ -117,6 +126,7 @@ impl Default for MiningConfig {
             tx: TxPolicy::default(),
             submit: SubmitOptions::default(),
             watch: WatchOptions::default(),
+            sync: None,
             reopen: Arc::new(|info| open_at(info.backend, info.index, Default::default())),
         }
     }
@@ -173,6 +183,7 @@ impl Mining {
             over: is_over,
             places: Arc::new(Semaphore::new(BATCHES)),
             thread: None,
+            logged_at: None,
         };
         let task = tokio::spawn(director.run(engine, orders, caught_up));
         Mining { status, commands, outcomes, over, task }
@@ -218,6 +229,8 @@ struct Director {
     places: Arc<Semaphore>,
     /// Of the engine.
     thread: Option<JoinHandle<()>>,
+    /// When a phase was last logged.
+    logged_at: Option<Instant>,
 }
 
 impl Director {
@@ -249,15 +262,19 @@ impl Director {
         }
     }
 
-    fn set_phase(&self, phase: MiningPhase) {
-        self.status.send_if_modified(|status| {
-            let changed = status.phase != phase;
-            if changed {
-                tracing::info!("mining: {phase}");
-                status.phase = phase;
-            }
-            changed
-        });
+    fn set_phase(&mut self, phase: MiningPhase) {
+        let before = self.status.borrow().phase.clone();
+        if before == phase {
+            return;
+        }
+        let is_other = std::mem::discriminant(&before) != std::mem::discriminant(&phase);
+        if is_other && self.logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            self.logged_at = Some(Instant::now());
+            tracing::info!("mining: {phase}");
+        } else {
+            tracing::debug!("mining: {phase}");
+        }
+        self.status.send_modify(|status| status.phase = phase);
     }
 
     /// Goes through everything that is needed before there is anything to do, and then does it for ever.
@@ -278,7 +295,7 @@ impl Director {
     }
 
     /// Asks until there is a miner id.
-    async fn miner_id(&self) -> H256 {
+    async fn miner_id(&mut self) -> H256 {
         let mut wait = FIRST_RETRY;
         loop {
             let (configured, may_register) = (self.config.miner_id, self.config.may_register);
@@ -296,7 +313,7 @@ impl Director {
     }
 
     /// Asks until the chain says how many shards may be declared.
-    async fn max_shards(&self) -> u64 {
+    async fn max_shards(&mut self) -> u64 {
         loop {
             match self.chain.read(self.chain.contracts().mine, PoraMine::maxShardsCall {}).await {
                 Ok(max_shards) => return max_shards,
@@ -307,7 +324,7 @@ impl Director {
     }
 
     fn miner(&self, miner_id: H256, max_shards: u64) -> MinerConfig {
-        let decided = || declared_shard(self.store.flow_length(), Shard::WHOLE, max_shards);
+        let decided = || declared_shard(self.store.flow_length(), self.store.shard(), max_shards);
         let start_position = self.control.borrow().start_position;
         MinerConfig { miner_id, shard: self.config.shard.unwrap_or_else(decided), start_position }
     }
@@ -358,7 +375,6 @@ impl Director {
         let check = ContextCheck {
             chain: chain.clone(),
             store: store.clone(),
-            miner_id,
             context: context.clone(),
             reorgs: reorged,
             source: source.clone(),
@@ -390,6 +406,7 @@ impl Director {
         Parts {
             miner_id,
             max_shards,
+            shard: Shard::WHOLE,
             watcher,
             tasks,
             state,
@@ -413,7 +430,12 @@ impl Director {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut log, mut changes) = (self.store.watch_log(), parts.source.changes());
         changes.mark_changed();
-        let mut revision = self.store.revision();
+        let history = |director: &Director| {
+            let reorgs = director.config.sync.as_ref().map_or(0, |sync| sync.borrow().reorgs);
+            (director.store.revision(), reorgs)
+        };
+        let share = |store: &Store| (store.shard(), store.pruned_below());
+        let (mut last_history, mut last_share) = (history(self), share(&self.store));
         let mut last_context: Option<MineContext> = None;
         loop {
             tokio::select! {
@@ -432,14 +454,21 @@ impl Director {
                 return self.break_down("the engine's thread ended").await;
             }
             let context = *parts.context.borrow_and_update();
-            let is_cut = std::mem::replace(&mut revision, log.borrow_and_update().revision) != revision;
-            if is_cut || is_reorganised(last_context.as_ref(), context.as_ref()) {
+            log.borrow_and_update();
+            let now = history(self);
+            if now != last_history || is_reorganised(last_context.as_ref(), context.as_ref()) {
                 tracing::warn!("the chain was reorganised, the contexts of the seals are checked");
                 parts.reorgs.send_modify(|reorgs| *reorgs += 1);
-                parts.source.seals_dropped();
+                parts.source.reload();
             }
-            last_context = context;
-            parts.watcher.set_miner(self.miner(parts.miner_id, parts.max_shards));
+            let kept = share(&self.store);
+            if kept != last_share {
+                parts.source.reload();
+            }
+            (last_context, last_history, last_share) = (context, now, kept);
+            let miner = self.miner(parts.miner_id, parts.max_shards);
+            parts.shard = miner.shard;
+            parts.watcher.set_miner(miner);
             if changes.has_changed().unwrap_or(false) {
                 changes.borrow_and_update();
                 let source = parts.source.clone();
@@ -452,21 +481,22 @@ impl Director {
         }
     }
 
-    async fn break_down(&self, reason: &str) {
+    async fn break_down(&mut self, reason: &str) {
         tracing::error!(%reason, "mining broke");
         let reason = format!("mining broke ({reason}); restart the node, and report it");
         self.set_phase(MiningPhase::Failed { reason });
         std::future::pending().await
     }
 
-    fn show(&self, parts: &mut Parts) {
+    fn show(&mut self, parts: &mut Parts) {
         let counts = parts.counters.get();
         parts.history.take(Instant::now(), counts);
         let (report, tally, progress) =
             (parts.report.borrow().clone(), parts.tally.borrow().clone(), parts.progress.borrow().clone());
         let context = *parts.context.borrow();
         let puzzle = parts.state.borrow().puzzle().cloned();
-        self.set_phase(self.phase(parts, &report, &tally, &progress));
+        let phase = self.phase(parts, &report, &tally, &progress);
+        self.set_phase(phase);
         self.status.send_if_modified(|status| {
             let now = MiningStatus {
                 phase: status.phase.clone(),
@@ -481,13 +511,15 @@ impl Director {
                 loads_held: parts.held.0,
                 seals_held: parts.held.1,
                 loads_in_range: puzzle.as_ref().map_or(0, |puzzle| puzzle.range.loads()),
+                range_start: puzzle.as_ref().map_or(0, |puzzle| puzzle.range.start_position),
+                declared_shard: parts.shard,
                 loads_left: progress.loads_left,
                 seals_left_is_least: progress.more,
                 sealed_bytes: progress.sealed_bytes,
                 counts,
                 rates: parts.history.nonce_rates(),
                 seconds_per_hit: puzzle.and_then(|puzzle| parts.seconds_per_hit(&puzzle)),
-                mining_seconds: report.mining.as_secs_f64(),
+                mining_seconds: report.mining_time().as_secs_f64(),
                 sealing_seconds: report.sealing.as_secs_f64(),
                 answers: parts.answers.borrow().clone(),
                 hits_waiting: tally.waiting,
@@ -513,8 +545,10 @@ impl Director {
         }
         let sealing = MiningPhase::Sealing { loads_left: progress.loads_left };
         let waiting = |reason: String| MiningPhase::Waiting { reason };
+        let is_on = |puzzle: &Puzzle| report.puzzle == Some(puzzle.generation);
         match (&*parts.state.borrow(), &report.doing) {
-            (MiningState::Ready(_), Doing::Mining) => {
+            // Slices of sealing in between are part of it.
+            (MiningState::Ready(puzzle), Doing::Mining | Doing::Sealing) if is_on(puzzle) => {
                 MiningPhase::Mining { epoch: parts.context.borrow().map_or(0, |context| context.epoch) }
             }
             (_, Doing::Sealing) => sealing,
@@ -537,6 +571,8 @@ impl Director {
 struct Parts {
     miner_id: H256,
     max_shards: u64,
+    /// What answers declare.
+    shard: Shard,
     watcher: ContextWatcher,
     tasks: JoinSet<()>,
     state: watch::Receiver<MiningState>,

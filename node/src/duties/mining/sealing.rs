@@ -8,20 +8,20 @@ use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{Semaphore, broadcast::error::TryRecvError, mpsc, oneshot, watch},
     task::JoinSet,
     time::sleep,
 };
 use zgpu_core::{digest::H256, units::SECTORS_PER_LOAD};
 
-use super::engine::SealBatch;
+use super::{
+    batch::{Contexts, LOADS_PER_BATCH, read_batch, seal_jobs},
+    engine::SealBatch,
+    source::StoreSource,
+};
 use crate::{
     chain::client::{ChainClient, MineContext},
-    duties::{
-        blocking,
-        seal::{Contexts, LOADS_PER_BATCH, read_batch, seal_jobs},
-        source::StoreSource,
-    },
+    duties::blocking,
     store::{Store, StoreError},
 };
 
@@ -31,8 +31,8 @@ pub(super) const BATCHES: usize = 6;
 pub(super) const BATCHES_WAITING: usize = 4;
 /// Loads that one search lists.
 const LOADS_PER_SEARCH: usize = 4096;
-/// How often it is searched when nothing tells of new data: segments of a file that is not complete yet.
-const SEARCH_EVERY: Duration = Duration::from_secs(5);
+/// How often it is searched when nothing tells of new data: there may be segments of a file that is not complete.
+const SEARCH_EVERY: Duration = Duration::from_secs(20);
 /// Wait after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Contexts that the chain is asked about at once.
@@ -71,10 +71,12 @@ pub(super) struct Sealing {
 impl Sealing {
     /// Seals for ever.
     pub(super) async fn run(mut self) {
-        let mut log = self.store.watch_log();
+        let (mut log, mut finalised) = (self.store.watch_log(), self.store.watch_finalised());
         let mut contexts = Contexts::default();
         loop {
             log.borrow_and_update();
+            // What was told so far is found by the search below; to be behind is as good as to be told.
+            while !matches!(finalised.try_recv(), Err(TryRecvError::Empty | TryRecvError::Closed)) {}
             let context = *self.context.borrow_and_update();
             if self.reorgs.has_changed().unwrap_or(false) {
                 self.reorgs.borrow_and_update();
@@ -96,6 +98,7 @@ impl Sealing {
             }
             tokio::select! {
                 Ok(()) = log.changed() => {}
+                _ = finalised.recv() => {}
                 Ok(()) = self.context.changed() => {}
                 Ok(()) = self.reorgs.changed() => contexts = Contexts::default(),
                 () = sleep(SEARCH_EVERY) => {}
@@ -189,7 +192,6 @@ fn flat(written: Result<anyhow::Result<u64>, tokio::task::JoinError>) -> anyhow:
 pub(super) struct ContextCheck {
     pub(super) chain: ChainClient,
     pub(super) store: Store,
-    pub(super) miner_id: H256,
     pub(super) context: watch::Receiver<Option<MineContext>>,
     pub(super) reorgs: watch::Receiver<u64>,
     pub(super) source: StoreSource,
@@ -213,7 +215,8 @@ impl ContextCheck {
     /// Drops the seals whose context the chain does not have, in two looks.
     async fn check(&mut self) -> anyhow::Result<()> {
         self.context.wait_for(|context| context.is_some()).await.context("the context watcher has stopped")?;
-        let suspects = self.vanished(self.stored().await?).await?;
+        let store = self.store.clone();
+        let suspects = self.vanished(blocking(move || store.seal_contexts()).await?).await?;
         if suspects.is_empty() {
             return Ok(());
         }
@@ -225,21 +228,6 @@ impl ContextCheck {
             tracing::warn!(%digest, seals, "the chain does not have a context any more, its seals were dropped");
         }
         Ok(())
-    }
-
-    /// Contexts of the stored seals.
-    async fn stored(&self) -> anyhow::Result<Vec<H256>> {
-        let (store, miner_id) = (self.store.clone(), self.miner_id);
-        blocking(move || {
-            let mut digests = HashSet::new();
-            for (load, seals) in store.sealed_loads(&miner_id, 0..u64::MAX)? {
-                for seal in crate::duties::seal::seals_in(seals) {
-                    digests.extend(store.seal_context(load, seal)?);
-                }
-            }
-            Ok(digests.into_iter().collect())
-        })
-        .await
     }
 
     /// Those that the chain does not know.

@@ -8,7 +8,7 @@ use std::{
 
 use alloy::primitives::{Address, U256};
 use serde::Serialize;
-use zgpu_core::H256;
+use zgpu_core::{H256, shard::Shard};
 use zgpu_miner::engine::MineCounts;
 
 use crate::chain::submit::{SubmitCounters, decimal};
@@ -92,6 +92,10 @@ pub struct MiningStatus {
     pub seals_held: u64,
     /// Loads in the range of the present puzzle; 0 while there is none.
     pub loads_in_range: u64,
+    /// First sector of that range.
+    pub range_start: u64,
+    /// Shard that answers declare.
+    pub declared_shard: Shard,
     /// Loads that are known to be left to seal.
     pub loads_left: u64,
     /// Whether there may be more than `loads_left`.
@@ -126,7 +130,7 @@ pub struct MiningStatus {
 }
 
 impl MiningStatus {
-    pub(super) fn new(device: String, account: Address) -> Self {
+    pub(crate) fn new(device: String, account: Address) -> Self {
         MiningStatus {
             phase: MiningPhase::Waiting { reason: "starting".into() },
             trouble: None,
@@ -140,6 +144,8 @@ impl MiningStatus {
             loads_held: 0,
             seals_held: 0,
             loads_in_range: 0,
+            range_start: 0,
+            declared_shard: Shard::WHOLE,
             loads_left: 0,
             seals_left_is_least: false,
             sealed_bytes: 0,

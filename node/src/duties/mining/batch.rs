@@ -1,4 +1,4 @@
-//! Sealing: known data becomes sealed loads, each seal with the context of the epoch that first saw it.
+//! What sealing is made of: which context each seal gets, the data that an engine seals, and where the seals belong.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -6,19 +6,18 @@ use zgpu_core::{
     digest::H256,
     units::{BYTES_PER_SEAL, SEALS_PER_LOAD, SECTORS_PER_LOAD, SECTORS_PER_SEAL},
 };
-use zgpu_miner::{Engine, plain::first_mask};
+use zgpu_miner::plain::first_mask;
 
 use crate::{
     chain::{
         client::{ChainClient, EpochRange},
         error::ChainError,
     },
-    duties::blocking,
     store::{SealTask, SealedLoad, Store, StoreError},
 };
 
 /// Loads that are sealed and written at once: 16 MiB.
-pub(crate) const LOADS_PER_BATCH: usize = 64;
+pub(super) const LOADS_PER_BATCH: usize = 64;
 
 /// First sector of a seal in the flow.
 fn seal_start(load: u64, seal: u32) -> u64 {
@@ -26,14 +25,14 @@ fn seal_start(load: u64, seal: u32) -> u64 {
 }
 
 /// Numbers of the seals in a mask, ascending.
-pub(crate) fn seals_in(mask: u64) -> impl Iterator<Item = u32> {
+pub(super) fn seals_in(mask: u64) -> impl Iterator<Item = u32> {
     (0..SEALS_PER_LOAD as u32).filter(move |seal| mask >> seal & 1 == 1)
 }
 
 /// Epoch ranges as far as they were asked for: they tile the flow, and a range that is in a block changes only when the
 /// chain is reorganised.
 #[derive(Default)]
-pub struct Contexts {
+pub(super) struct Contexts {
     /// By the first sector behind each.
     ranges: BTreeMap<u64, EpochRange>,
 }
@@ -44,7 +43,11 @@ impl Contexts {
 
     /// The range that decides the context of the seal at this position (its first sector): the one with its last sector.
     /// `None` where no epoch has seen that sector yet.
-    pub async fn of_seal(&mut self, chain: &ChainClient, position: u64) -> Result<Option<EpochRange>, ChainError> {
+    pub(super) async fn of_seal(
+        &mut self,
+        chain: &ChainClient,
+        position: u64,
+    ) -> Result<Option<EpochRange>, ChainError> {
         let end = position.saturating_add(SECTORS_PER_SEAL as u64);
         if let Some((_, range)) = self.ranges.range(end..).next()
             && range.covers_seal_at(position)
@@ -62,19 +65,19 @@ impl Contexts {
     }
 
     /// Forgets all ranges.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.ranges.clear();
     }
 }
 
 /// What has to be sealed of one load.
-pub(crate) struct SealJob {
+pub(super) struct SealJob {
     load: u64,
     seals: Vec<(u32, H256)>,
 }
 
 /// The tasks with the contexts of their seals. Seals that no epoch has seen are left out.
-pub(crate) async fn seal_jobs(
+pub(super) async fn seal_jobs(
     chain: &ChainClient,
     contexts: &mut Contexts,
     tasks: &[SealTask],
@@ -92,11 +95,11 @@ pub(crate) async fn seal_jobs(
 }
 
 /// Data to seal, and where it belongs.
-pub(crate) struct Batch {
+pub(super) struct Batch {
     /// First mask of each seal.
-    pub(crate) first_masks: Vec<[u8; 32]>,
+    pub(super) first_masks: Vec<[u8; 32]>,
     /// 4096 bytes for each.
-    pub(crate) data: Vec<u8>,
+    pub(super) data: Vec<u8>,
     loads: Vec<BatchLoad>,
 }
 
@@ -107,7 +110,7 @@ struct BatchLoad {
 }
 
 /// Reads the data of some jobs. Blocks.
-pub(crate) fn read_batch(store: &Store, miner_id: &H256, jobs: Vec<SealJob>) -> Result<Batch, StoreError> {
+pub(super) fn read_batch(store: &Store, miner_id: &H256, jobs: Vec<SealJob>) -> Result<Batch, StoreError> {
     let mut batch = Batch { first_masks: Vec::new(), data: Vec::new(), loads: Vec::with_capacity(jobs.len()) };
     for mut job in jobs {
         let Some(load) = store.load(job.load)? else { continue };
@@ -129,7 +132,7 @@ pub(crate) fn read_batch(store: &Store, miner_id: &H256, jobs: Vec<SealJob>) -> 
 
 impl Batch {
     /// The loads as the store takes them; `sealed` is what became of the data.
-    pub(crate) fn loads<'a>(&'a self, sealed: &'a [u8]) -> Vec<SealedLoad<'a>> {
+    pub(super) fn loads<'a>(&'a self, sealed: &'a [u8]) -> Vec<SealedLoad<'a>> {
         let load = |load: &'a BatchLoad| SealedLoad {
             load: load.job.load,
             revision: load.revision,
@@ -140,52 +143,9 @@ impl Batch {
     }
 
     /// Its loads with the masks of their seals.
-    pub(crate) fn masks(&self) -> Vec<(u64, u64)> {
+    pub(super) fn masks(&self) -> Vec<(u64, u64)> {
         let mask = |load: &BatchLoad| load.job.seals.iter().fold(0, |mask, (seal, _)| mask | 1u64 << seal);
         self.loads.iter().map(|load| (load.job.load, mask(load))).collect()
-    }
-}
-
-/// Seals what is known of the loads `loads`, up to sector `flow_length` of the latest context, and stores it.
-/// `progress` is told bytes as they are stored. Returns the engine and the bytes sealed.
-pub async fn seal_loads(
-    chain: &ChainClient,
-    store: &Store,
-    mut engine: Box<dyn Engine>,
-    miner_id: H256,
-    loads: Range<u64>,
-    flow_length: u64,
-    progress: &(dyn Fn(u64) + Sync),
-) -> anyhow::Result<(Box<dyn Engine>, u64)> {
-    let mut contexts = Contexts::default();
-    let mut sealed = 0;
-    let mut from = loads.start;
-    loop {
-        let searching = store.clone();
-        let tasks: Vec<SealTask> =
-            blocking(move || searching.unsealed(&miner_id, from, flow_length, LOADS_PER_BATCH)).await?;
-        let tasks: Vec<SealTask> = tasks.into_iter().filter(|task| task.load < loads.end).collect();
-        let Some(last) = tasks.last() else { return Ok((engine, sealed)) };
-        from = last.load + 1;
-
-        let jobs = seal_jobs(chain, &mut contexts, &tasks).await?;
-        let writing = store.clone();
-        let bytes: anyhow::Result<u64>;
-        (engine, bytes) = blocking(move || {
-            let seal = || {
-                let mut batch = read_batch(&writing, &miner_id, jobs)?;
-                let mut data = std::mem::take(&mut batch.data);
-                engine.seal(&batch.first_masks, &mut data)?;
-                writing.put_sealed(&miner_id, &batch.loads(&data))?;
-                Ok(data.len() as u64)
-            };
-            let bytes = seal();
-            (engine, bytes)
-        })
-        .await;
-        let bytes = bytes?;
-        sealed += bytes;
-        progress(bytes);
     }
 }
 

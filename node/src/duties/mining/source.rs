@@ -21,7 +21,7 @@ use crate::store::{Store, StoreError};
 /// The list of loads is read from the store once and then kept up with what is added, since an engine asks for it each
 /// time that it starts on a puzzle.
 #[derive(Clone)]
-pub struct StoreSource {
+pub(super) struct StoreSource {
     inner: Arc<Inner>,
 }
 
@@ -48,7 +48,7 @@ struct List {
 
 impl StoreSource {
     /// Loads `loads` of the flow, as far as they are sealed for `miner_id`.
-    pub fn new(store: Store, miner_id: H256, loads: Range<u64>) -> Self {
+    pub(super) fn new(store: Store, miner_id: H256, loads: Range<u64>) -> Self {
         let (list, drops, changes) = (Mutex::default(), AtomicU64::new(0), watch::Sender::new(0));
         StoreSource { inner: Arc::new(Inner { store, miner_id, loads, list, drops, changes }) }
     }
@@ -62,12 +62,12 @@ impl StoreSource {
     }
 
     /// Counts changes of what there is to mine: seals that came or went, chunks that are left out.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
     }
 
     /// The seals in `sealed` (load, mask) are in the store now.
-    pub(crate) fn add(&self, sealed: &[(u64, u64)]) {
+    pub(super) fn add(&self, sealed: &[(u64, u64)]) {
         let mut list = self.list();
         if let Some(held) = &mut list.held {
             for (load, available) in sealed.iter().filter(|(load, _)| self.inner.loads.contains(load)) {
@@ -81,14 +81,20 @@ impl StoreSource {
         self.changed();
     }
 
-    /// Some seals are not in the store any more.
-    pub(crate) fn seals_dropped(&self) {
+    /// Some seals are not in the store any more, and others may take their place.
+    pub(super) fn seals_dropped(&self) {
         self.inner.drops.fetch_add(1, Ordering::SeqCst);
         self.changed();
     }
 
+    /// The store keeps another part of the flow now.
+    pub(super) fn reload(&self) {
+        self.list().held = None;
+        self.changed();
+    }
+
     /// Leaves out the loads of these pricing chunks, instead of those that were left out before.
-    pub(crate) fn leave_out(&self, worthless: HashSet<u64>) {
+    pub(super) fn leave_out(&self, worthless: HashSet<u64>) {
         let mut list = self.list();
         if list.worthless != worthless {
             list.worthless = worthless;
@@ -98,7 +104,7 @@ impl StoreSource {
     }
 
     /// Loads and seals that are sealed, whether they are left out or not. Blocks.
-    pub(crate) fn count(&self) -> Result<(u64, u64), StoreError> {
+    pub(super) fn count(&self) -> Result<(u64, u64), StoreError> {
         let mut list = self.list();
         let held = self.read_list(&mut list)?;
         Ok((held.len() as u64, held.iter().map(|held| u64::from(held.available.count_ones())).sum()))

@@ -1,5 +1,11 @@
 //! The store: files in and out, proofs at every length of the flow, sealed loads, hostile input, full disks, kills.
 
+mod chunks;
+mod kills;
+mod model;
+mod reverted;
+mod shares;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -837,137 +843,6 @@ fn fill_a_small_disk() {
     check(&samples);
 }
 
-/// Content of file number `seq` as the child of the kill test uploads it; `life` changes when it was reverted.
-fn kill_sample(seq: u64, life: u64) -> Sample {
-    let sizes = [700, 262_144, 5_000, 600_000, 90_000, 12_345];
-    Sample::new(sizes[(seq + life) as usize % sizes.len()], seq << 32 | life)
-}
-
-#[test]
-#[ignore = "the child of what_was_acknowledged_survives_kills"]
-fn upload_and_seal_until_killed() {
-    let folder = child_folder();
-    let store = Store::open_with(&folder, settings()).unwrap();
-    let life: u64 = std::env::var("STORE_TEST_LIFE").unwrap().parse().unwrap();
-    let say = |words: std::fmt::Arguments<'_>| {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "@{words}").unwrap();
-        out.flush().unwrap();
-    };
-    say(format_args!("ready"));
-    let mut random = StdRng::seed_from_u64(life);
-    loop {
-        let seq = store.next_seq();
-        let sample = kill_sample(seq, life);
-        store.append(&sample.transaction(&store)).unwrap();
-        say(format_args!("append {seq} {life}"));
-        for index in 0..sample.segments() {
-            store.put_segment(seq, index, sample.segment(index), &sample.tree.proof(index).unwrap()).unwrap();
-            say(format_args!("segment {seq} {index}"));
-        }
-        store.finalise(seq).unwrap();
-        say(format_args!("finalise {seq}"));
-        for task in store.unsealed(&MINER, 0, u64::MAX, 4).unwrap() {
-            seal_task(&store, task, CONTEXT).unwrap();
-            say(format_args!("seal {} {}", task.load, task.seals));
-        }
-        if random.random_ratio(1, 9) {
-            let from = store.next_seq().saturating_sub(2);
-            let length = from.checked_sub(1).map_or(1, |last| store.length_after(last).unwrap().unwrap());
-            say(format_args!("truncating {from} {}", length / SECTORS_PER_LOAD as u64));
-            store.truncate(from).unwrap();
-        }
-    }
-}
-
-#[derive(Default)]
-struct Acknowledged {
-    life: u64,
-    segments: BTreeSet<u64>,
-    finalised: bool,
-}
-
-#[test]
-fn what_was_acknowledged_survives_kills() {
-    let dir = TempDir::new().unwrap();
-    let mut random = StdRng::seed_from_u64(99);
-    let mut files: BTreeMap<u64, Acknowledged> = BTreeMap::new();
-    let mut seals: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut checked: BTreeMap<u64, u64> = BTreeMap::new();
-    let (mut lines, mut seals_checked) = (0, 0);
-    for life in 0..20 {
-        let mut running = child("upload_and_seal_until_killed", dir.path(), &["env"])
-            .env("STORE_TEST_LIFE", life.to_string())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(running.stdout.take().unwrap());
-        let patience = Duration::from_micros(random.random_range(1_000..700_000));
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let reader = std::thread::spawn(move || {
-            for line in stdout.lines() {
-                let Ok(line) = line else { break };
-                // The harness prints its own words in front of the first line.
-                if let Some((_, words)) = line.split_once('@') {
-                    let _ = sender.send(words.to_string());
-                }
-            }
-        });
-        let mut said = vec![receiver.recv_timeout(Duration::from_secs(60)).expect("the child starts")];
-        std::thread::sleep(patience);
-        running.kill().unwrap();
-        running.wait().unwrap();
-        reader.join().unwrap();
-        said.extend(receiver.try_iter());
-        for line in &said {
-            let words: Vec<&str> = line.split(' ').collect();
-            let number = |index: usize| words[index].parse::<u64>().unwrap();
-            match words[0] {
-                "ready" => {}
-                "append" => {
-                    files.insert(number(1), Acknowledged { life: number(2), ..Default::default() });
-                }
-                "segment" => assert!(files.get_mut(&number(1)).unwrap().segments.insert(number(2))),
-                "finalise" => files.get_mut(&number(1)).unwrap().finalised = true,
-                "seal" => *seals.entry(number(1)).or_default() |= number(2),
-                "truncating" => {
-                    files.retain(|seq, _| *seq < number(1));
-                    seals.retain(|load, _| *load < number(2));
-                    checked.retain(|load, _| *load < number(2));
-                }
-                other => panic!("unknown word {other}"),
-            }
-        }
-        lines += said.len();
-
-        let store = open(&dir);
-        assert!(files.keys().next_back().is_none_or(|last| *last < store.next_seq()));
-        for (seq, file) in &files {
-            let sample = kill_sample(*seq, file.life);
-            let stored = store.transaction(*seq).unwrap().unwrap();
-            assert_eq!(stored.data_root, sample.tree.root());
-            assert!(!file.finalised || store.status(*seq).unwrap().unwrap().finalised);
-            for index in &file.segments {
-                assert_eq!(store.read_segment(*seq, *index).unwrap().as_deref(), Some(sample.segment(*index)));
-                let proof = store.segment_proof(*seq, *index).unwrap().unwrap();
-                proof.verify(sample.tree.shape(), &sample.tree.root(), *index, sample.segment(*index)).unwrap();
-            }
-        }
-        let available: BTreeMap<u64, u64> = store.sealed_loads(&MINER, 0..u64::MAX).unwrap().into_iter().collect();
-        for (load, mask) in &seals {
-            assert_eq!(available.get(load).copied().unwrap_or(0) & mask, *mask, "load {load} in life {life}");
-        }
-        // Nothing damaged is trusted, whether acknowledged or not.
-        seals_checked += check_new_seals(&store, &mut checked);
-        assert_eq!(store.verify_sealed(&MINER, |_| ()).unwrap(), 0);
-        store.root_at(store.flow_length()).unwrap();
-    }
-    assert!(
-        lines > 200 && seals_checked > 200,
-        "{lines} acknowledgements and {seals_checked} seals are too few to mean anything"
-    );
-}
-
 /// Prints how fast segments and seals are stored; run with `--ignored --nocapture`.
 #[test]
 #[ignore = "measures; run it alone"]
@@ -1033,4 +908,41 @@ fn throughput() {
         assert_eq!(store.load(load).unwrap().unwrap().known, u64::MAX);
     }
     rate("load", start);
+}
+
+/// Prints how fast a narrower shard frees 1 GiB of data and its seals, and how much of the disk; run with
+/// `--ignored --nocapture`.
+#[test]
+#[ignore = "measures; run it alone"]
+fn dropping_half_of_two_gib() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut sample = Sample::new(256 << 20, 1);
+    for turn in 0..8u8 {
+        sample.data.iter_mut().for_each(|byte| *byte ^= turn);
+        sample.tree = FileTree::read(*sample.tree.shape(), &sample.data[..], |_| ()).unwrap();
+        add(&store, &sample);
+    }
+    let first = store.transaction(0).unwrap().unwrap().start / SECTORS_PER_LOAD as u64;
+    let seals: Vec<(u32, H256)> = (0..SEALS_PER_LOAD as u32).map(|seal| (seal, CONTEXT)).collect();
+    let bytes = sample.segment(0);
+    for from in (first..first + 8192).step_by(64) {
+        let loads: Vec<SealedLoad<'_>> =
+            (from..from + 64).map(|load| SealedLoad { load, revision: 0, seals: &seals, bytes }).collect();
+        store.put_sealed(&MINER, &loads).unwrap();
+    }
+    println!("before: {} loads, {} MiB on disk", store.used_loads().unwrap(), kib_used(dir.path()) >> 10);
+    let start = Instant::now();
+    store.used_loads().unwrap();
+    println!("used_loads: {:?}", start.elapsed());
+    store.set_shard(zgpu_core::shard::Shard::new(1, 2).unwrap()).unwrap();
+    for limit in [2048, 2048, 1] {
+        let start = Instant::now();
+        let dropped = store.drop_outside_shard(limit).unwrap();
+        println!(
+            "drop_outside_shard: {dropped} loads in {:?}, {} MiB on disk",
+            start.elapsed(),
+            kib_used(dir.path()) >> 10
+        );
+    }
 }
