@@ -531,6 +531,23 @@ async fn a_transaction_that_fails_in_passing_is_sent_once_more_and_mined_once() 
         assert_eq!(net.count(1, "latest").await, before + 1, "{mishap:?}");
     }
 
+    // One endpoint fails for good: the same bytes go to another one, and are taken once.
+    for (seed, mishap) in [
+        (10, Mishap::DropRequest),
+        (11, Mishap::DropReply),
+        (12, Mishap::Status(503)),
+        (13, Mishap::Error("mempool is full")),
+    ] {
+        let rule = move |request: &Value| if request["method"] == SEND { mishap } else { Mishap::Forward };
+        let (failing, good) = (Proxy::start(&net, Box::new(rule)), Proxy::start(&net, Box::new(|_| Mishap::Forward)));
+        let rpc = Rpc::over(&[&failing.url, &good.url], rpc_options()).unwrap();
+        let txs = TxManager::new(rpc, net.anvil.chain_id(), net.key(1), policy());
+        let before = net.count(1, "latest").await;
+        mined(txs.send(net.registration(seed)).await);
+        assert!(failing.times(SEND) == 1 && good.times(SEND) <= 1, "{mishap:?}");
+        assert_eq!(net.count(1, "latest").await, before + 1, "{mishap:?}");
+    }
+
     // A failure that stays is reported after the second attempt, a refusal that is none after the first.
     for (mishap, sends) in [(Mishap::Error("mempool is full"), 2), (Mishap::Error("exceeds block gas limit"), 1)] {
         let rule = move |request: &Value| if request["method"] == SEND { mishap } else { Mishap::Forward };

@@ -37,7 +37,11 @@ use zgpu_node::{
         tx::{TxManager, TxPolicy},
         upload::{submit_files, zero_submission},
     },
-    client::doctor::{DoctorOptions, Outcome, Report, examine},
+    client::{
+        doctor::{DoctorOptions, Outcome, Report, examine},
+        node::{NodeOptions, StorageNode},
+        upload::{Payer, SourceFile, UploadOptions, upload},
+    },
     config::Sources,
     devnet::fill::heights_to_chunk_end,
     duties::sync::{LogSync, SyncOptions},
@@ -240,7 +244,9 @@ impl Node {
         config.listen_admin = Some(local(site.ports[2]));
         config.listen_grpc = Some(local(site.ports[3]));
         change(&mut config);
-        let rpc = serve(config, Connections { store: store.clone(), status: watching, miner: None, files: None }).await.unwrap();
+        let rpc = serve(config, Connections { store: store.clone(), status: watching, miner: None, files: None })
+            .await
+            .unwrap();
         let sync = follow.then(|| {
             let options = SyncOptions {
                 start_block: site.contracts.start_block,
@@ -325,6 +331,53 @@ fn a_healthy_node_stopped_and_running() {
         expect(&report, "node", Outcome::Warn, &[]);
         drop(store);
         site.says(&[], "data", Outcome::Warn, &["1 of 32769 loads", "0 are sealed", "seal"]).await;
+    });
+}
+
+/// The real program, which seals what it is given: the doctor says how far that is.
+#[test]
+fn a_node_that_mines_is_asked_what_it_has() {
+    runs(async {
+        let site = Site::new().await;
+        site.fill_a_chunk().await;
+        let config = site.config(&[("confirmation_block_count", json!(0))]);
+        let mut node = tokio::process::Command::new(env!("CARGO_BIN_EXE_zgpu"))
+            .args(["node", "--config", config.to_str().unwrap()])
+            .env("ZGPU_LOG", "warn")
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let until = async |name: &str, outcome: Outcome| loop {
+            let report = site.examine(&[("confirmation_block_count", json!(0))]).await;
+            if report.check(name).is_some_and(|check| check.outcome == outcome) {
+                return report;
+            }
+        };
+        let report = until("log", Outcome::Ok).await;
+        expect(&report, "ports", Outcome::Ok, &["answer"]);
+        assert!(report.check("data").is_some_and(|check| check.outcome != Outcome::Ok), "{report}");
+
+        let file = site.path("file");
+        fs::write(&file, vec![7; 3 << 20]).unwrap();
+        let source = SourceFile::open(&file, &()).unwrap();
+        let url = format!("http://{}", local(site.ports[1]));
+        let nodes = [StorageNode::new(&url, NodeOptions::default()).unwrap()];
+        let signer = PrivateKeySigner::from(site.anvil.keys()[4].clone());
+        let (rpc, id) = (site.chain.rpc().clone(), site.chain.chain_id());
+        let account = TxManager::new(rpc, id, Key::from(signer), TxPolicy::default());
+        let payer = Payer { chain: site.chain.clone(), account };
+        upload(&nodes, Some(&payer), &source, &UploadOptions::default(), &()).await.unwrap();
+        // It seals what an epoch has seen.
+        site.ask("anvil_mine", json!([format!("{:#x}", DeployParams::default().blocks_per_epoch + 1)])).await;
+        let report = until("data", Outcome::Ok).await;
+        expect(&report, "data", Outcome::Ok, &["loads are sealed"]);
+        expect(&report, "miner id", Outcome::Ok, &[&site.miner_id.to_string()]);
+        expect(&report, "shard", Outcome::Ok, &["0/1"]);
+        assert!(report.check("node").is_some_and(|check| check.outcome <= Outcome::Warn), "{report}");
+
+        let ended = Command::new("kill").args(["-TERM", &node.id().unwrap().to_string()]).status().unwrap();
+        assert!(ended.success() && node.wait().await.unwrap().success());
+        site.says(&[], "data", Outcome::Ok, &["are sealed"]).await;
     });
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use alloy::{
     node_bindings::{Anvil, AnvilInstance},
-    primitives::U256,
+    primitives::{U64, U256},
     providers::ProviderBuilder,
     signers::local::PrivateKeySigner,
 };
@@ -32,9 +32,10 @@ use zgpu_node::{
         keys::Key,
         rpc::RpcOptions,
         tx::{TxManager, TxPolicy},
-        upload::{FileSubmission, submit_file},
+        upload::{FileSubmission, submit_files, zero_submission},
     },
     config::{Config, Sources},
+    devnet::fill::heights_to_chunk_end,
     node::Node,
 };
 
@@ -49,22 +50,43 @@ struct Chain {
 
 impl Chain {
     async fn start() -> Chain {
+        Chain::start_with(&DeployParams { price_per_sector: U256::from(1000), ..DeployParams::default() }).await
+    }
+
+    async fn start_with(params: &DeployParams) -> Chain {
         let anvil = Anvil::at(find_anvil().unwrap()).host("127.0.0.1").timeout(60_000).try_spawn().unwrap();
         let provider = ProviderBuilder::new().disable_recommended_fillers().connect_http(anvil.endpoint_url());
-        let params = DeployParams { price_per_sector: U256::from(1000), ..DeployParams::default() };
-        let contracts = deploy(&provider, anvil.addresses()[0], &params).await.unwrap();
+        let contracts = deploy(&provider, anvil.addresses()[0], params).await.unwrap();
         Chain { anvil, contracts }
     }
 
-    /// Submits a file, as a client does.
-    async fn submit(&self, tree: &FileTree) {
+    async fn client(&self) -> ChainClient {
         let rpc = RpcOptions { timeout: Duration::from_secs(20), ..RpcOptions::default() };
         let (flow, mine) = (self.contracts.flow, self.contracts.mine);
         let options = ChainOptions { urls: vec![self.anvil.endpoint()], chain_id: None, flow, mine, rpc };
-        let chain = ChainClient::connect(&options).await.unwrap();
+        ChainClient::connect(&options).await.unwrap()
+    }
+
+    /// Submits files, as a client does.
+    async fn submit_all(&self, files: &[FileSubmission]) {
+        let chain = self.client().await;
         let key = Key::from(PrivateKeySigner::from(self.anvil.keys()[1].clone()));
         let account = TxManager::new(chain.rpc().clone(), chain.chain_id(), key, TxPolicy::default());
-        submit_file(&chain, &account, &FileSubmission::of(tree)).await.unwrap();
+        submit_files(&chain, &account, files).await.unwrap();
+    }
+
+    async fn submit(&self, tree: &FileTree) {
+        self.submit_all(&[FileSubmission::of(tree)]).await;
+    }
+
+    /// Makes blocks up to the first one in which answers of the next epoch count.
+    async fn next_epoch(&self) {
+        let chain = self.client().await;
+        let flow = chain.flow_state().await.unwrap();
+        let block = chain.block_number().await.unwrap();
+        let epoch = (block - flow.first_block) / flow.blocks_per_epoch;
+        let blocks = U64::from(flow.epoch_block(epoch + 1) + 2 - block);
+        let _: Value = chain.rpc().call("anvil_mine", "", json!([blocks])).await.unwrap();
     }
 
     /// Stops or continues the chain's process.
@@ -248,16 +270,25 @@ async fn exchange(address: SocketAddr, request: String) -> Option<(u16, String)>
 
 /// A small file, and its only segment as clients send it.
 fn sample() -> (FileTree, Value) {
-    let data = b"the node keeps what it has acknowledged".repeat(20);
-    let tree = FileTree::read(FileShape::new(data.len() as u64).unwrap(), &data[..], |_| ()).unwrap();
-    let mut padded = data.clone();
-    padded.resize(data.len().next_multiple_of(256), 0);
-    let proof = tree.proof(0).unwrap();
-    let segment = json!({
-        "root": tree.root(), "data": STANDARD.encode(padded), "index": 0,
-        "proof": {"lemma": proof.lemma, "path": proof.path}, "fileSize": data.len(),
-    });
-    (tree, segment)
+    let (tree, mut segments) = file(800);
+    (tree, segments.remove(0))
+}
+
+/// A file of so many bytes, and its segments as clients send them.
+fn file(bytes: usize) -> (FileTree, Vec<Value>) {
+    let data: Vec<u8> = b"the node keeps what it has acknowledged".iter().copied().cycle().take(bytes).collect();
+    let tree = FileTree::read(FileShape::new(bytes as u64).unwrap(), &data[..], |_| ()).unwrap();
+    let segment = |(index, segment): (u64, &[u8])| {
+        let mut padded = segment.to_vec();
+        padded.resize(segment.len().next_multiple_of(256), 0);
+        let proof = tree.proof(index).unwrap();
+        json!({
+            "root": tree.root(), "data": STANDARD.encode(padded), "index": index,
+            "proof": {"lemma": proof.lemma, "path": proof.path}, "fileSize": bytes,
+        })
+    };
+    let segments = (0..).zip(data.chunks(256 << 10)).map(segment).collect();
+    (tree, segments)
 }
 
 /// The value of a metric without labels.
@@ -466,6 +497,68 @@ async fn a_node_gets_the_files_of_another() {
         let (status, said) = node.end_with("-TERM").await;
         assert!(status.success() && !said.contains("cut off"), "{status} {said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_key_seals_mines_and_earns() {
+    let ether = U256::from(10).pow(U256::from(18));
+    let params = DeployParams {
+        blocks_per_epoch: 200,
+        target_mine_blocks: 190,
+        target_submissions: 1000,
+        n_subtasks: 1,
+        subtask_interval: 1,
+        // Every ticket wins: few of the chunk's loads are held.
+        initial_difficulty: U256::from(1),
+        price_per_sector: U256::from(1000),
+        base_reward: ether,
+        donation: ether * U256::from(100),
+        ..DeployParams::default()
+    };
+    let chain = Chain::start_with(&params).await;
+    let setup =
+        Setup::new(&chain.anvil.endpoint(), &chain.contracts, "backend = 'cpu'\nmine_context_query_seconds = 1");
+    let mut command = setup.command();
+    let key = PrivateKeySigner::from(chain.anvil.keys()[3].clone()).to_bytes().to_string();
+    command.env("ZGPU_MINER_KEY", &key);
+    let node = NodeProcess::start(command).await;
+
+    // The flow's first load has the reserved sector, so the file comes behind it; zeros complete the pricing chunk.
+    let (tree, segments) = file(16 * (256 << 10));
+    chain.submit_all(&[zero_submission(10).unwrap(), FileSubmission::of(&tree)]).await;
+    let length = chain.client().await.flow_state().await.unwrap().length;
+    let zeros: Vec<_> =
+        heights_to_chunk_end(length).into_iter().map(|height| zero_submission(height).unwrap()).collect();
+    chain.submit_all(&zeros).await;
+    let count = 2 + zeros.len() as u64;
+    node.until_status("the flow is read", |status| status["store"]["transactions"] == count).await;
+    for segment in &segments {
+        assert_eq!(node.call("zgs_uploadSegment", json!([segment])).await, Value::Null);
+    }
+    chain.next_epoch().await;
+    let status = node.until_status("it earns", |status| status["not_earning_because"] == Value::Null).await;
+    assert_eq!(
+        (&status["healthy"], &status["parts"]["mining"]["state"]),
+        (&json!(true), &json!("running")),
+        "{status:#}"
+    );
+    assert!(status["mining"]["answers"]["accepted"].as_u64() > Some(0), "{status:#}");
+    let accepted = async || {
+        let text = node.get("/metrics").await.1;
+        metric(&text, "zgpu_node_answers_total{outcome=\"accepted\"}") >= Some(1.0)
+            && metric(&text, "zgpu_node_nonces_total") >= Some(1.0)
+            && metric(&text, "zgpu_node_sealed_bytes_total") >= Some(4e6)
+    };
+    until(|| "the metrics say so".to_owned(), accepted).await;
+    until(|| node.said(), async || node.said().contains(" accepted")).await;
+
+    assert_eq!(node.call("miner_stop", json!([])).await, json!(true));
+    let stopped = |status: &Value| status["not_earning_because"] == "the operator stopped mining; miner_start goes on";
+    node.until_status("mining has stopped", stopped).await;
+    let said = node.said();
+    assert!(!said.contains(&key[2..]), "the key is never shown");
+    let (status, said) = node.end_with("-TERM").await;
+    assert!(status.success() && !said.contains("cut off"), "{status} {said}");
 }
 
 /// The node as a library: what starts it can also end it, and cutting it off leaves the folder usable.

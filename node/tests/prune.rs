@@ -128,7 +128,7 @@ async fn expired_pricing_chunks_are_deleted() {
     let contracts = deploy(&provider, anvil.addresses()[0], &params).await.unwrap();
     let rpc = Rpc::new(&anvil.endpoint(), RpcOptions::default()).unwrap();
     let options = ChainOptions {
-        url: anvil.endpoint(),
+        urls: vec![anvil.endpoint()],
         chain_id: None,
         flow: contracts.flow,
         mine: contracts.mine,

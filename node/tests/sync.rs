@@ -602,6 +602,16 @@ async fn another_endpoint_steps_in_and_the_preferred_one_comes_back() {
         }
     }
 
+    // Logs are what it does not answer.
+    let mut options = net.options(&[&first.url, &second.url]);
+    options.rpc.timeout = Duration::from_secs(2);
+    let other = Kept::new();
+    first.rule(|request| if asked_blocks(request).is_some() { Act::Hang } else { Act::Forward });
+    let silent = LogSync::start(ChainClient::connect(&options).await.unwrap(), other.store.clone(), net.sync_options());
+    net.settled(&silent, &other.store).await;
+    silent.stop().await;
+    first.rule(|_| Act::Forward);
+
     // Nobody answers: the sync says so, and goes on when somebody does.
     first.die().await;
     second.rule(|_| Act::Garbage);
@@ -801,7 +811,7 @@ fn drop_logs(result: &mut Value) {
         let mut index = 0;
         logs.retain(|_| {
             index += 1;
-            (index + call) % 3 != 0
+            !(index + call).is_multiple_of(3)
         });
     }
 }

@@ -52,7 +52,7 @@ impl ChainClient {
     /// Header of block `number` as this endpoint has it.
     pub async fn header_at(&self, endpoint: EndpointId, number: u64) -> Result<Option<Header>, ChainError> {
         let params = (U64::from(number), false);
-        let told = self.rpc().call_at(endpoint, "eth_getBlockByNumber", "", params).await?;
+        let told = self.rpc().call_again_at(endpoint, "eth_getBlockByNumber", "", params).await?;
         self.read_header(number, told)
     }
 

@@ -420,10 +420,14 @@ impl ChainClient {
         })
     }
 
-    /// Root of the flow right after submission `seq`; `None` where the contract does not know it.
+    /// Root of the flow right after submission `seq`; `None` where the contract does not know it, or is an older one that
+    /// does not take the question.
     pub async fn flow_root_after(&self, seq: u64) -> Result<Option<H256>, ChainError> {
-        let root = self.read(self.contracts.flow, Flow::getFlowRootByTxSeqCall(U256::from(seq))).await?;
-        Ok(Some(H256(root.0)).filter(|root| *root != H256::ZERO))
+        match self.read(self.contracts.flow, Flow::getFlowRootByTxSeqCall(U256::from(seq))).await {
+            Ok(root) => Ok(Some(H256(root.0)).filter(|root| *root != H256::ZERO)),
+            Err(ChainError::Reverted { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The context as it would be if an epoch that is due were made now.

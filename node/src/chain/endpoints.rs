@@ -45,12 +45,38 @@ pub(super) struct Endpoint {
     health: Mutex<Health>,
 }
 
+/// What an endpoint is asked for. Many answer everything but logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Logs,
+    Other,
+}
+
+impl Work {
+    pub(super) fn of(method: &str) -> Self {
+        if method == "eth_getLogs" { Work::Logs } else { Work::Other }
+    }
+}
+
+/// Failures in a row, and until when others are asked because of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Rest {
+    fn left(&self) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Health {
-    /// Failures since the last answer.
-    failures_in_a_row: u32,
-    /// Others are asked until then.
-    rests_until: Option<Instant>,
+    /// After failures of the endpoint as a whole.
+    rest: Rest,
+    /// After failures that have to do with logs alone.
+    rest_from_logs: Rest,
     chain: ChainCheck,
     head: Option<u64>,
     lags: bool,
@@ -134,60 +160,68 @@ impl Endpoints {
     /// Which endpoint to ask: the first that does well, that is up with the others and that was not `tried` just now.
     /// Where none is, the one that is ready first. One whose rest is over is tried by this caller alone: to others it
     /// rests until it has answered.
-    pub(super) fn choose(&self, tried: &[EndpointId]) -> EndpointId {
+    pub(super) fn choose(&self, work: Work, tried: &[EndpointId]) -> EndpointId {
         let rank = |id: &EndpointId| {
             let endpoint = self.get(*id);
             let health = endpoint.health();
-            let rest = health.rest().max(endpoint.budget.wait());
+            let rest = health.rest(work).max(endpoint.budget.wait());
             let is_wrong = matches!(health.chain, ChainCheck::Wrong(_));
             (is_wrong, tried.contains(id), !rest.is_zero(), health.lags, rest, id.0)
         };
         let id = self.ids().min_by_key(rank).expect("there is an endpoint");
         let mut health = self.get(id).health();
-        if health.failures_in_a_row > 0 && health.rest().is_zero() {
-            health.rests_until = Some(Instant::now() + self.rest_after(health.failures_in_a_row));
+        for rest in health.rests(work) {
+            if rest.failures > 0 && rest.left().is_zero() {
+                rest.until = Some(Instant::now() + self.rest_after(rest.failures));
+            }
         }
         id
     }
 
     /// Whether an endpoint that was not `tried` just now can be asked at once.
-    pub(super) fn has_ready(&self, tried: &[EndpointId]) -> bool {
+    pub(super) fn has_ready(&self, work: Work, tried: &[EndpointId]) -> bool {
         self.ids().any(|id| {
             let endpoint = self.get(id);
             let health = endpoint.health();
             !tried.contains(&id)
-                && health.rest().is_zero()
+                && health.rest(work).is_zero()
                 && endpoint.budget.wait().is_zero()
                 && !matches!(health.chain, ChainCheck::Wrong(_))
         })
     }
 
     /// Notes an answer; a refusal of the question is one too.
-    pub(super) fn answered(&self, id: EndpointId) {
+    pub(super) fn answered(&self, id: EndpointId, work: Work) {
         let endpoint = self.get(id);
         endpoint.budget.answered();
         let mut health = endpoint.health();
         health.requests += 1;
-        if health.failures_in_a_row > 0 {
+        let has_failed = health.rests(work).any(|rest| rest.failures > 0);
+        if has_failed {
             tracing::info!(url = endpoint.shown, "the endpoint answers again");
         }
-        health.failures_in_a_row = 0;
-        health.rests_until = None;
+        health.rests(work).for_each(|rest| *rest = Rest::default());
         self.current.store(id.0, Ordering::Relaxed);
     }
 
     /// Notes a failure of the endpoint itself: others are asked for a while, longer with each failure in a row.
     pub(super) fn failed(&self, id: EndpointId, reason: &str) {
+        self.get(id).health().requests += 1;
+        self.distrust(id, Work::Other, reason);
+    }
+
+    /// Has others asked for a while, for everything or for logs alone.
+    pub(super) fn distrust(&self, id: EndpointId, work: Work, reason: &str) {
         let endpoint = self.get(id);
         let mut health = endpoint.health();
-        health.requests += 1;
         health.failures += 1;
-        health.failures_in_a_row = health.failures_in_a_row.saturating_add(1);
-        let rest = self.rest_after(health.failures_in_a_row);
-        health.rests_until = Some(Instant::now() + rest);
         health.last_error = Some(reason.to_owned());
+        let rest = if work == Work::Logs { &mut health.rest_from_logs } else { &mut health.rest };
+        rest.failures = rest.failures.saturating_add(1);
+        let time = self.rest_after(rest.failures);
+        rest.until = Some(Instant::now() + time);
         if self.all.len() > 1 {
-            tracing::warn!(url = endpoint.shown, reason, ?rest, "an endpoint fails, others are asked meanwhile");
+            tracing::warn!(url = endpoint.shown, reason, rest = ?time, "an endpoint fails, others are asked meanwhile");
         }
     }
 
@@ -252,7 +286,7 @@ impl Endpoints {
             let health = endpoint.health();
             EndpointStatus {
                 url: endpoint.shown.clone(),
-                usable: health.rest().is_zero() && !matches!(health.chain, ChainCheck::Wrong(_)),
+                usable: health.rest(Work::Logs).is_zero() && !matches!(health.chain, ChainCheck::Wrong(_)),
                 head: health.head,
                 lags: health.lags,
                 requests: health.requests,
@@ -293,9 +327,14 @@ impl Endpoint {
 }
 
 impl Health {
-    /// How long it still rests.
-    fn rest(&self) -> Duration {
-        self.rests_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    /// How long others are still asked for this.
+    fn rest(&self, work: Work) -> Duration {
+        let from_logs = if work == Work::Logs { self.rest_from_logs.left() } else { Duration::ZERO };
+        self.rest.left().max(from_logs)
+    }
+
+    fn rests(&mut self, work: Work) -> impl Iterator<Item = &mut Rest> {
+        [&mut self.rest].into_iter().chain((work == Work::Logs).then_some(&mut self.rest_from_logs))
     }
 }
 
@@ -322,20 +361,23 @@ mod tests {
     #[test]
     fn the_first_that_does_well_is_asked_and_the_preferred_one_comes_back() {
         let set = three();
-        assert_eq!(set.choose(&[]), EndpointId(0));
-        assert_eq!(set.choose(&[EndpointId(0)]), EndpointId(1));
+        assert_eq!(set.choose(Work::Other, &[]), EndpointId(0));
+        assert_eq!(set.choose(Work::Other, &[EndpointId(0)]), EndpointId(1));
         set.failed(EndpointId(0), "test");
-        assert_eq!(set.choose(&[]), EndpointId(1));
+        assert_eq!(set.choose(Work::Other, &[]), EndpointId(1));
         set.set_chain_check(EndpointId(1), ChainCheck::Wrong(5));
-        assert_eq!(set.choose(&[]), EndpointId(2));
-        while !set.get(EndpointId(0)).health().rest().is_zero() {
+        assert_eq!(set.choose(Work::Other, &[]), EndpointId(2));
+        while !set.get(EndpointId(0)).health().rest(Work::Other).is_zero() {
             std::thread::yield_now();
         }
-        assert_eq!(set.choose(&[]), EndpointId(0), "its rest is over");
-        assert_eq!(set.choose(&[]), EndpointId(2), "one caller tries it, the others wait for the outcome");
-        set.answered(EndpointId(0));
-        assert_eq!(set.choose(&[]), EndpointId(0));
-        assert!(set.has_ready(&[EndpointId(0)]) && !set.has_ready(&[EndpointId(0), EndpointId(2)]));
+        assert_eq!(set.choose(Work::Other, &[]), EndpointId(0), "its rest is over");
+        assert_eq!(set.choose(Work::Other, &[]), EndpointId(2), "one caller tries it, the others wait for the outcome");
+        set.answered(EndpointId(0), Work::Other);
+        assert_eq!(set.choose(Work::Other, &[]), EndpointId(0));
+        assert!(
+            set.has_ready(Work::Other, &[EndpointId(0)])
+                && !set.has_ready(Work::Other, &[EndpointId(0), EndpointId(2)])
+        );
     }
 
     #[test]
@@ -344,9 +386,19 @@ mod tests {
         for (id, failures) in [(0, 5), (1, 4), (2, 6)] {
             (0..failures).for_each(|_| set.failed(EndpointId(id), "test"));
         }
-        assert_eq!(set.choose(&[]), EndpointId(1));
-        assert!(!set.has_ready(&[]));
+        assert_eq!(set.choose(Work::Other, &[]), EndpointId(1));
+        assert!(!set.has_ready(Work::Other, &[]));
         assert_eq!(set.rest_after(u32::MAX), RpcOptions::default().max_cool_down);
+    }
+
+    #[test]
+    fn one_that_does_not_answer_for_logs_is_asked_for_the_rest() {
+        let set = three();
+        set.distrust(EndpointId(0), Work::Logs, "test");
+        set.answered(EndpointId(0), Work::Other);
+        assert_eq!((set.choose(Work::Other, &[]), set.choose(Work::Logs, &[])), (EndpointId(0), EndpointId(1)));
+        set.answered(EndpointId(0), Work::Logs);
+        assert_eq!(set.choose(Work::Logs, &[]), EndpointId(0));
     }
 
     #[test]
@@ -355,9 +407,9 @@ mod tests {
         assert!(set.set_head(EndpointId(1), 1000));
         assert!(set.set_head(EndpointId(0), 995));
         assert!(!set.set_head(EndpointId(0), 980));
-        assert_eq!(set.choose(&[]), EndpointId(1));
+        assert_eq!(set.choose(Work::Other, &[]), EndpointId(1));
         assert!(set.status()[0].lags);
         set.forget_heads();
-        assert_eq!(set.choose(&[]), EndpointId(0));
+        assert_eq!(set.choose(Work::Other, &[]), EndpointId(0));
     }
 }

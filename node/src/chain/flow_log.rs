@@ -186,28 +186,38 @@ impl ChainClient {
     /// What the endpoint says when even a page of one block fails, or an event that breaks the contract's rules: other
     /// endpoints are asked first for a while then.
     pub async fn submissions(&self, from: u64, to: u64, page: &mut PageSize) -> Result<LogPage, ChainError> {
+        let mut timeouts = 0;
         loop {
             let last = from.saturating_add(page.blocks() - 1).min(to);
             let blocks = last.saturating_sub(from).saturating_add(1);
             let filter = self.submit_filter().from_block(from).to_block(last);
             let asked = Instant::now();
-            let logs: Result<(Vec<Log>, _), _> = self.rpc().call_from("eth_getLogs", "Submit", (filter,)).await;
-            match logs {
+            let logs: Result<(Vec<Log>, _), _> = self.rpc().try_each("eth_getLogs", "Submit", (filter,)).await;
+            let (error, endpoint) = match logs {
                 Ok((logs, endpoint)) => {
                     page.works(blocks, asked.elapsed(), logs.len());
                     let transactions = self.decode(logs, from..=last).inspect_err(|error| {
-                        self.rpc().distrust(endpoint, &error.to_string());
+                        self.rpc().distrust_logs(endpoint, &error.to_string());
                     })?;
                     return Ok(LogPage { transactions, next_block: last.saturating_add(1), from: endpoint });
                 }
-                Err(error) if error.may_be_range() => {
-                    if !page.shrink(blocks) {
-                        return Err(error);
-                    }
-                    tracing::debug!(from, last, %error, "asking for fewer blocks at a time");
-                }
-                Err(error) => return Err(error),
+                Err(failed) => failed,
+            };
+            if !error.may_be_range() {
+                return Err(error);
             }
+            let is_timeout = matches!(error, ChainError::Timeout { .. });
+            timeouts += u32::from(is_timeout);
+            // A wait is dear: after one the page is much smaller.
+            let is_smaller = page.shrink(if is_timeout { blocks.div_ceil(4) } else { blocks });
+            if !is_smaller || timeouts >= 2 {
+                // It may be the endpoint and not the question.
+                self.rpc().distrust_logs(endpoint, &error.to_string());
+            }
+            if blocks == 1 {
+                return Err(error);
+            }
+            tracing::debug!(from, last, %error, "asking for fewer blocks at a time");
         }
     }
 

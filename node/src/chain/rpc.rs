@@ -22,7 +22,7 @@ use serde_json::Value;
 
 pub use super::endpoints::{EndpointId, EndpointStatus};
 use super::{
-    endpoints::{ChainCheck, Endpoints},
+    endpoints::{ChainCheck, Endpoints, Work},
     error::{ChainError, Fault},
     revert::{Revert, clip},
 };
@@ -164,7 +164,6 @@ impl Rpc {
         if self.endpoints.len() == 1 {
             return;
         }
-        self.endpoints.forget_heads();
         self.endpoints.forget_wrong_chains();
         let heads = join_all(self.endpoints.ids().map(|id| async move {
             let head = self.call_at::<_, U64>(id, "eth_blockNumber", "", ()).await.ok()?;
@@ -173,6 +172,7 @@ impl Rpc {
         let mut heads: Vec<(EndpointId, u64)> = heads.await.into_iter().flatten().collect();
         // The highest first: the others are compared with it.
         heads.sort_by_key(|(_, head)| std::cmp::Reverse(*head));
+        self.endpoints.forget_heads();
         for (id, head) in heads {
             self.endpoints.set_head(id, head);
         }
@@ -185,7 +185,12 @@ impl Rpc {
 
     /// Has others asked for a while, since what this endpoint said cannot be true.
     pub fn distrust(&self, id: EndpointId, reason: &str) {
-        self.endpoints.failed(id, &self.endpoints.scrub(reason));
+        self.endpoints.distrust(id, Work::Other, &self.endpoints.scrub(reason));
+    }
+
+    /// Has others asked for logs for a while, since those of this endpoint cannot be right or do not come.
+    pub fn distrust_logs(&self, id: EndpointId, reason: &str) {
+        self.endpoints.distrust(id, Work::Logs, &self.endpoints.scrub(reason));
     }
 
     /// Calls `method`, again after passing failures. `detail` says more for errors, for example a contract's function.
@@ -205,24 +210,33 @@ impl Rpc {
         detail: &str,
         params: P,
     ) -> Result<(R, EndpointId), ChainError> {
+        self.try_each(method, detail, params).await.map_err(|(error, _)| error)
+    }
+
+    /// Like [`Rpc::call_from`]; an error too comes with the endpoint that it is of.
+    pub(super) async fn try_each<P: Params, R: Reply>(
+        &self,
+        method: &'static str,
+        detail: &str,
+        params: P,
+    ) -> Result<(R, EndpointId), (ChainError, EndpointId)> {
         let attempts = self.options.attempts.max(1).saturating_add(self.endpoints.len() as u32 - 1);
         let mut wait = self.options.backoff;
+        let work = Work::of(method);
         let mut tried = Vec::new();
         let mut attempt = 1;
         loop {
-            let id = self.endpoints.choose(&tried);
+            let id = self.endpoints.choose(work, &tried);
             let error = match self.call_at(id, method, detail, params.clone()).await {
                 Ok(reply) => return Ok((reply, id)),
                 Err(error) => error,
             };
             tried.push(id);
-            let has_other = self.endpoints.has_ready(&tried);
+            let has_other = self.endpoints.has_ready(work, &tried);
             let fault = error.fault();
-            // What is no reply at all comes from something before the endpoint, and may pass too.
-            let may_pass = error.is_transient() || matches!(error, ChainError::Reply { .. });
-            let is_worth_it = may_pass || (fault != Fault::Question && has_other);
+            let is_worth_it = may_pass(&error) || (fault != Fault::Question && has_other);
             if attempt >= attempts || !is_worth_it || is_heavy(method, &error) {
-                return Err(error);
+                return Err((error, id));
             }
             tracing::debug!(attempt, %error, "the chain did not answer, trying again");
             if !has_other {
@@ -234,14 +248,17 @@ impl Rpc {
         }
     }
 
-    /// Calls `method` one time, at the endpoint that does best.
+    /// Calls `method` one time, at the endpoint that does best of those not yet `tried`, and notes that it was tried.
     pub async fn call_once<P: Params, R: Reply>(
         &self,
+        tried: &mut Vec<EndpointId>,
         method: &'static str,
         detail: &str,
         params: P,
     ) -> Result<R, ChainError> {
-        self.call_at(self.endpoints.choose(&[]), method, detail, params).await
+        let id = self.endpoints.choose(Work::of(method), tried);
+        tried.push(id);
+        self.call_at(id, method, detail, params).await
     }
 
     /// Calls `method` one time at each endpoint but this one, and returns what they answer.
@@ -278,6 +295,25 @@ impl Rpc {
         self.request(id, method, detail, params).await
     }
 
+    /// Calls `method` at this endpoint, again after passing failures.
+    pub async fn call_again_at<P: Params, R: Reply>(
+        &self,
+        id: EndpointId,
+        method: &'static str,
+        detail: &str,
+        params: P,
+    ) -> Result<R, ChainError> {
+        let mut wait = self.options.backoff;
+        for _ in 1..self.options.attempts {
+            match self.call_at(id, method, detail, params.clone()).await {
+                Err(error) if may_pass(&error) => tokio::time::sleep(wait).await,
+                other => return other,
+            }
+            wait = (wait * 2).min(self.options.max_backoff);
+        }
+        self.call_at(id, method, detail, params).await
+    }
+
     /// Sends a request when its turn comes, and notes what that says about the endpoint.
     async fn request<P: Params, R: Reply>(
         &self,
@@ -295,11 +331,13 @@ impl Rpc {
         }
         let result = self.exchange(id, &call, method, params).await;
         match &result {
-            Ok(_) => self.endpoints.answered(id),
+            Ok(_) => self.endpoints.answered(id, Work::of(method)),
             Err(error) => match error.fault() {
                 Fault::Endpoint if !is_heavy(method, error) => self.endpoints.failed(id, &error.to_string()),
                 Fault::Load(retry_after) => self.endpoints.complained(id, retry_after, &error.to_string()),
-                _ => self.endpoints.answered(id),
+                // Neither a failure of the endpoint nor a sign that it does its work.
+                _ if is_heavy(method, error) => {}
+                _ => self.endpoints.answered(id, Work::of(method)),
             },
         }
         result
@@ -400,6 +438,12 @@ impl Rpc {
         }
         ChainError::Rpc { url, call, code: error.code, message }
     }
+}
+
+/// Whether the endpoint may answer the same question a little later. What is no reply at all comes from something before
+/// the endpoint, and passes too.
+fn may_pass(error: &ChainError) -> bool {
+    error.is_transient() || matches!(error, ChainError::Reply { .. })
 }
 
 /// Whether the endpoint may have failed because the question was too heavy: whoever asked has to ask for less, and

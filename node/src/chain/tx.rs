@@ -628,12 +628,14 @@ impl Inner {
         Err(TxError::Rejected { what, message: refused })
     }
 
-    /// Hands signed bytes over; a second time after a failure that may pass. The bytes are the same, so the chain can
-    /// take them only once.
+    /// Hands signed bytes over; a second time after a failure that may pass, by another endpoint if there is one. The
+    /// bytes are the same, so the chain can take them only once.
     async fn hand_over(&self, what: &'static str, signed: &Signed) -> Result<HandedOver, TxError> {
-        let mut is_second = false;
+        let mut tried = Vec::new();
         loop {
-            let sent: Result<B256, _> = self.rpc.call_once("eth_sendRawTransaction", what, (signed.raw.clone(),)).await;
+            let is_second = !tried.is_empty();
+            let params = (signed.raw.clone(),);
+            let sent: Result<B256, _> = self.rpc.call_once(&mut tried, "eth_sendRawTransaction", what, params).await;
             let error = match sent {
                 Ok(_) => return Ok(HandedOver::Yes),
                 Err(error) => error,
@@ -645,7 +647,6 @@ impl Inner {
             }
             if error.is_transient() && !is_second {
                 tracing::warn!(what, %error, "sending failed, trying once more");
-                is_second = true;
                 sleep(self.policy.resend_after).await;
                 continue;
             }

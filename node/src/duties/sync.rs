@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     sync::{Mutex, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use zgpu_core::H256;
 
@@ -389,7 +389,10 @@ struct Syncer {
     checked: Option<(Instant, u64)>,
     /// First submission whose root differed, and how often the log was read again from there.
     repaired: Option<(u64, u32)>,
+    /// When endpoints were last compared.
     compared: Instant,
+    /// That comparison; it ends with this.
+    comparing: JoinSet<()>,
     /// Times and blocks that were read, for the rate.
     samples: VecDeque<(Instant, u64)>,
 }
@@ -406,6 +409,7 @@ impl Syncer {
             checked: None,
             repaired: None,
             compared: Instant::now(),
+            comparing: JoinSet::new(),
             samples: VecDeque::new(),
             chain,
             store,
@@ -451,7 +455,7 @@ impl Syncer {
         self.load().await?;
         if self.compared.elapsed() >= self.options.compare_interval {
             self.compared = Instant::now();
-            self.chain.rpc().compare_heads().await;
+            self.compare_endpoints();
         }
         let head = self.chain.block_number().await?;
         self.status.send_if_modified(|status| std::mem::replace(&mut status.head_block, head) != head);
@@ -469,6 +473,15 @@ impl Syncer {
         }
         self.check_now_and_then().await?;
         Ok(Step::Progress)
+    }
+
+    /// Has several endpoints compared with each other, without waiting for the slowest.
+    fn compare_endpoints(&mut self) {
+        while self.comparing.try_join_next().is_some() {}
+        let rpc = self.chain.rpc().clone();
+        if self.comparing.is_empty() && rpc.endpoints().len() > 1 {
+            self.comparing.spawn(async move { rpc.compare_heads().await });
+        }
     }
 
     /// Reads the trail, and makes sure that it is of this chain and not ahead of the store.
@@ -699,7 +712,7 @@ impl Syncer {
         }
         if let Some(first) = left_out.first() {
             let reason = format!("it left out submission {} of block {}", first.seq, first.block);
-            self.chain.rpc().distrust(endpoint, &reason);
+            self.chain.rpc().distrust_logs(endpoint, &reason);
             records.append(&mut left_out);
             records.sort_by_key(|record| record.seq);
         }
@@ -785,7 +798,7 @@ impl Syncer {
     ) -> Result<(), SyncError> {
         self.page.shrink((self.page.blocks() / 2).max(2));
         if let Some(endpoint) = endpoint {
-            self.chain.rpc().distrust(endpoint, &error.to_string());
+            self.chain.rpc().distrust_logs(endpoint, &error.to_string());
         }
         match attempt {
             0 | 1 => Ok(()),

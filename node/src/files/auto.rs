@@ -17,7 +17,7 @@ use crate::duties::blocking;
 
 /// Files that one look at the store finds.
 const PER_LOOK: usize = 256;
-/// Time between two walks through the log.
+/// Time between two walks through the log. What is new meanwhile is announced by who has it.
 const WALK_PERIOD: Duration = Duration::from_secs(60);
 
 /// The walk through all files that are not here, from the first one on.

@@ -88,7 +88,8 @@ impl Desk {
         let shared = &self.shared;
         let now = Instant::now();
         match event {
-            NetEvent::Listening(address) => lock(&shared.listening).push(address),
+            // Looked up at each heartbeat.
+            NetEvent::Listening(_) => {}
             NetEvent::Connected { peer, shard, is_outgoing } => {
                 lock(&shared.roster).connect(peer, shard, is_outgoing, now);
                 self.count_peers();
@@ -372,6 +373,10 @@ async fn look_after_peers(shared: Arc<Shared>) {
     let mut told = None;
     loop {
         heartbeat.tick().await;
+        match shared.net.overview().await {
+            Ok(overview) => *lock(&shared.listening) = overview.listeners,
+            Err(_) => return,
+        }
         let (incoming, outgoing) = (router.max_idle_incoming_peers, router.max_idle_outgoing_peers);
         let idle = lock(&shared.roster).idle(router.idle_time, incoming, outgoing, Instant::now());
         for peer in idle {

@@ -73,7 +73,7 @@ pub struct Timeouts {
     pub response: Duration,
     /// From a connection to the end of the handshake. Default 15 s.
     pub handshake: Duration,
-    /// Between two pings of a peer that we dialled; of others a third more. Default 15 s.
+    /// Between two pings of a peer that we dialled; of others a third more. Peers take two in 10 s. Default 15 s.
     pub ping: Duration,
     /// Between two handshakes. Default 300 s.
     pub status: Duration,

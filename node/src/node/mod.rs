@@ -43,7 +43,7 @@ use crate::{
     files::Files,
     net,
     rpc::{CallMetrics, Connections, NetworkIdentity, NodeStatus, PoolSettings, ProtocolVersion, RpcConfig, serve},
-    store::{Settings, Store},
+    store::{Settings, Store, StoreError},
 };
 
 /// Version of the network's protocol, as clients are told.
@@ -199,7 +199,13 @@ async fn open_store(config: StoreConfig) -> Result<Store, StartError> {
             Settings { reserve_bytes: config.reserve_bytes, cache_bytes: config.cache_bytes, ..Settings::default() };
         let store = Store::open_with(&config.dir, settings)?;
         if let Some(shard) = config.shard {
-            store.set_shard(shard)?;
+            match store.set_shard(shard) {
+                // What the pruner gave up is gone: the shard that is stored holds.
+                Err(StoreError::WiderShard { stored, given }) => {
+                    tracing::warn!(%stored, %given, "the store keeps another shard than the configured one, which is ignored");
+                }
+                result => result?,
+            }
         }
         Ok(store)
     };

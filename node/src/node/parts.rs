@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alloy::{primitives::Address, rpc::types::TransactionRequest, sol_types::SolCall};
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::{MissedTickBehavior, interval, sleep},
@@ -16,8 +15,7 @@ use zgpu_miner::{
 use super::{observe::Observer, supervise::Stop};
 use crate::{
     chain::{
-        client::{ChainClient, ChainOptions},
-        contracts::{Flow, Market, Reward},
+        client::{ChainClient, ChainOptions, find_mine},
         error::{ChainError, WrongContracts},
         keys::Key,
         rpc::{Rpc, RpcOptions},
@@ -148,19 +146,6 @@ async fn connect(config: &ChainConfig) -> Result<ChainClient, ChainError> {
         }
         _ => Ok(chain),
     }
-}
-
-/// The mine contract that belongs to a flow contract: the one that its market's reward contract pays for.
-async fn find_mine(rpc: &Rpc, flow: Address) -> Result<Address, ChainError> {
-    async fn ask<C: SolCall<Return = Address>>(rpc: &Rpc, to: Address, call: C) -> Result<Address, ChainError> {
-        let request = TransactionRequest::default().to(to).input(call.abi_encode().into());
-        let reply: alloy::primitives::Bytes = rpc.call("eth_call", C::SIGNATURE, (request, "latest")).await?;
-        C::abi_decode_returns(&reply)
-            .map_err(|error| rpc.bad_reply(C::SIGNATURE, format!("{} bytes: {error}", reply.len())))
-    }
-    let market = ask(rpc, flow, Flow::marketCall {}).await?;
-    let reward = ask(rpc, market, Market::rewardCall {}).await?;
-    ask(rpc, reward, Reward::mineCall {}).await
 }
 
 /// Follows the log of the chain.

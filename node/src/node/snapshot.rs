@@ -487,3 +487,173 @@ pub(super) fn resident_bytes() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use alloy::primitives::Address;
+
+    use super::*;
+
+    fn sync() -> SyncFacts {
+        SyncFacts {
+            phase: "following",
+            waits_for: None,
+            caught_up: true,
+            synced_block: 998,
+            synced_hash: H256::ZERO,
+            head_block: 1000,
+            lag_blocks: 2,
+            blocks_per_second: 0.0,
+            seconds_left: None,
+            reorgs: 0,
+            reverted: 0,
+            repairs: 0,
+            seconds_since_progress: 0,
+            last_error: None,
+        }
+    }
+
+    /// A node that earns.
+    fn facts() -> Facts {
+        let mut mining = MiningStatus::new("a device".to_owned(), Address::ZERO);
+        mining.phase = MiningPhase::Mining { epoch: 7 };
+        (mining.loads_held, mining.loads_left, mining.rates.minute) = (100, 12, 20_400.0);
+        mining.answers.accepted = 3;
+        let part = |name| PartReport { name, state: PartState::Running, since: Instant::now(), restarts: 0 };
+        Facts {
+            process: ProcessFacts {
+                version: "1",
+                network: "custom".into(),
+                pid: 1,
+                uptime_seconds: 1,
+                resident_bytes: None,
+            },
+            parts: ["chain", "log sync", "network", "files", "mining", "pruner"].map(part).to_vec(),
+            store: StoreFacts { transactions: 14, loads: 100, ..StoreFacts::default() },
+            chain: None,
+            no_chain_because: None,
+            sync: Some(sync()),
+            peers: Some(PeerFacts { peer_id: "16Uiu2".into(), connected: 5, fetching: 0, ready: 0, pending: 0 }),
+            mining: Some(mining),
+            prune: None,
+            is_starting: false,
+            has_key: true,
+        }
+    }
+
+    /// Why the node does not earn after a change.
+    fn reason(change: impl FnOnce(&mut Facts)) -> Option<String> {
+        let mut facts = facts();
+        change(&mut facts);
+        Snapshot::of(facts).not_earning_because
+    }
+
+    #[test]
+    fn a_node_that_earns_says_so_in_one_line() {
+        let now = Snapshot::of(facts());
+        assert_eq!(
+            now.summary,
+            "synced to block 998 (lag 2), 14 files, 5 peers, sealing 12 loads left, mining 20.4 k nonces/s, 3 accepted"
+        );
+        assert_eq!((now.healthy, now.not_earning_because), (true, None));
+        assert_eq!(now.parts["mining"].words, "mining epoch 7");
+        assert_eq!(now.parts["log sync"].words, "following at block 998 of 1000");
+        assert_eq!(now.parts["network"].words, "5 peers, this is 16Uiu2");
+    }
+
+    #[test]
+    fn the_first_thing_in_the_way_is_named() {
+        fn mining(facts: &mut Facts) -> &mut MiningStatus {
+            facts.mining.as_mut().unwrap()
+        }
+        type Change = fn(&mut Facts);
+        // Each lies before all that follow.
+        let changes: [(Change, &str); 14] = [
+            (|facts| facts.is_starting = true, "the node is starting"),
+            (|facts| facts.no_chain_because = Some("nobody".into()), "the chain is not reached yet: nobody"),
+            (|facts| facts.parts[3].state = PartState::Failed { reason: "no files".into() }, "files: no files"),
+            (
+                |facts| facts.sync.as_mut().unwrap().waits_for = Some("no answer".into()),
+                "the log sync waits: no answer",
+            ),
+            (
+                |facts| facts.sync.as_mut().unwrap().caught_up = false,
+                "the log is not read to its end: following at block",
+            ),
+            (|facts| facts.sync.as_mut().unwrap().lag_blocks = 101, "the log is not read to its end"),
+            (|facts| facts.has_key = false, "it has no miner's key"),
+            (|facts| facts.mining = None, "the device is not open yet"),
+            (|facts| mining(facts).phase = MiningPhase::Failed { reason: "no gas".into() }, "no gas"),
+            (|facts| mining(facts).phase = MiningPhase::Stopped, "the operator stopped mining"),
+            (|facts| facts.store.transactions = 0, "the flow is empty"),
+            (
+                |facts| (facts.store.loads, mining(facts).loads_held) = (0, 0),
+                "no data is stored: set sync.auto_sync_enabled",
+            ),
+            (|facts| mining(facts).loads_held = 0, "nothing is sealed yet: mining epoch 7"),
+            (|facts| mining(facts).trouble = Some("too little gas".into()), "too little gas"),
+        ];
+        for (index, (change, words)) in changes.iter().enumerate() {
+            let found = reason(|facts| {
+                // What is in the way as well, behind it; from there on there may be no mining to change.
+                if index > 7 {
+                    changes[index + 1..].iter().for_each(|(later, _)| later(facts));
+                }
+                change(facts);
+            });
+            assert!(found.as_deref().is_some_and(|found| found.starts_with(words)), "{words}: {found:?}");
+        }
+        let no_peer = reason(|facts| {
+            (facts.store.loads, mining(facts).loads_held) = (0, 0);
+            facts.peers.as_mut().unwrap().connected = 0;
+        });
+        assert!(no_peer.unwrap().contains("there is no peer to get files from"));
+        let waits = MiningPhase::Waiting { reason: "the window opens after block 5".into() };
+        assert_eq!(
+            reason(|facts| mining(facts).phase = waits).as_deref(),
+            Some("waiting: the window opens after block 5")
+        );
+    }
+
+    #[test]
+    fn a_node_that_has_earned_nothing_yet_says_what_is_missing() {
+        let after = |change: fn(&mut MiningStatus)| {
+            reason(|facts| {
+                let mining = facts.mining.as_mut().unwrap();
+                mining.answers.accepted = 0;
+                change(mining);
+            })
+            .unwrap()
+        };
+        assert_eq!(after(|_| ()), "no hit yet");
+        assert_eq!(after(|mining| mining.seconds_per_hit = Some(89.5)), "no hit yet; one takes 1m 30s on average");
+        assert_eq!(after(|mining| mining.seconds_per_hit = Some(f64::INFINITY)), "no hit yet");
+        assert_eq!(after(|mining| mining.hits_waiting = 1), "the first answer is on its way");
+        assert_eq!(after(|mining| mining.unprofitable = 2), "2 hits would have cost more gas than they earn");
+        let refused = after(|mining| {
+            mining.answers.reasons = [("too late".to_owned(), 3), ("no gas".to_owned(), 1)].into();
+        });
+        assert_eq!(refused, "no answer was accepted yet; refused 3 times: too late");
+    }
+
+    #[test]
+    fn parts_that_failed_are_named_with_their_reason() {
+        let mut facts = facts();
+        let pause = Duration::from_secs(2);
+        facts.parts[4].state = PartState::Restarting { reason: "the device is lost".into(), pause };
+        let now = Snapshot::of(facts);
+        assert_eq!(now.unhealthy_because, ["mining: starts again within 2s: the device is lost"]);
+        assert_eq!((now.healthy, now.parts["mining"].state), (false, "restarting"));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let shown = [0.4, 950.0, 20_450.0, 3_100_000.0].map(short);
+        assert_eq!(shown, ["0", "950", "20.4 k", "3.1 M"].map(String::from));
+        assert_eq!((count(0, "load"), count(1, "load")), ("0 loads".to_owned(), "1 load".to_owned()));
+        #[cfg(target_os = "linux")]
+        assert!(resident_bytes() > Some(1 << 20));
+    }
+}

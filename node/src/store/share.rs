@@ -377,7 +377,7 @@ impl Inner {
         };
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);
-        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
         cutoff("1.0");
         let mut from = loads.start;
         while from < loads.end {

@@ -187,7 +187,7 @@ pub(super) fn check_node(report: &mut Report, config: &Config, node: &NodeFound,
         None => report.skip("log", "the chain cannot be asked"),
     }
     match state.connected_peers {
-        0 if config.net.boot_nodes.is_empty() && config.net.libp2p_nodes.is_empty() => report.warn(
+        0 if config.net.boot_nodes.is_empty() && config.net.nodes.is_empty() => report.warn(
             "peers",
             "none, and nobody to find them through",
             "name the network, or set network_boot_nodes or network_libp2p_nodes",

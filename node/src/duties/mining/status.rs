@@ -130,7 +130,7 @@ pub struct MiningStatus {
 }
 
 impl MiningStatus {
-    pub(super) fn new(device: String, account: Address) -> Self {
+    pub(crate) fn new(device: String, account: Address) -> Self {
         MiningStatus {
             phase: MiningPhase::Waiting { reason: "starting".into() },
             trouble: None,
