@@ -396,7 +396,9 @@ async fn seals_follow_a_chain_that_is_reorganised() {
     let missing = SECTORS_PER_LOAD as u64;
     let status = match status.seals_held == (store.flow_length() - missing) / 16 - 1 {
         true => status,
-        false => until(&mining, "the rest", |status| status.seals_held == (store.flow_length() - missing) / 16 - 1).await,
+        false => {
+            until(&mining, "the rest", |status| status.seals_held == (store.flow_length() - missing) / 16 - 1).await
+        }
     };
     assert_eq!(status.answers.reverted, 0, "{status:#?}");
     mining.stop().await;
