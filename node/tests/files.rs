@@ -130,6 +130,7 @@ fn settings(dir: &Path, shard: ShardConfig, peers: &[Multiaddr]) -> NetSettings 
     settings.timeouts = Timeouts {
         first_byte: Duration::from_secs(4),
         response: Duration::from_secs(6),
+        write: Duration::from_secs(3),
         // Peers grant two in 10 s.
         ping: Duration::from_millis(5500),
         redial: Duration::from_millis(500),
@@ -202,7 +203,8 @@ impl Node {
 
     async fn has_peers(&self, count: u64) {
         let mut peers = self.files.connected_peers();
-        timeout(PATIENCE, peers.wait_for(|now| *now == count)).await.expect("peers in time").unwrap();
+        let waited = timeout(PATIENCE, peers.wait_for(|now| *now == count)).await.map(|count| *count.unwrap());
+        assert!(waited.is_ok(), "waited in vain for {count} peers: {:?}", self.net.overview().await.unwrap().peers);
     }
 
     async fn is_banned(&self, peer: PeerId) -> bool {
@@ -333,7 +335,7 @@ async fn carry(
     seed: u64,
 ) {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut left: usize = random.random_range(200_000..1_500_000);
+    let mut left: usize = random.random_range(200_000..2_000_000);
     let mut buffer = vec![0; 16 << 10];
     while let Ok(count) = from.read(&mut buffer).await {
         while mode.load(Ordering::SeqCst) == DOWN {

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod peers;
 mod service;
 mod start;
+mod stream;
 pub mod wire;
 
 pub(crate) use self::service::ip_of;

@@ -130,6 +130,7 @@ struct Peer {
     client: Option<ClientInfo>,
     connection: Option<Connection>,
     was_outgoing: Option<bool>,
+    met_at: Option<Instant>,
     seen_at: Instant,
 }
 
@@ -150,6 +151,7 @@ impl Peer {
             client: None,
             connection: None,
             was_outgoing: None,
+            met_at: None,
             seen_at: now,
         }
     }
@@ -193,7 +195,13 @@ impl PeerTable {
         }
         entry.connection = Some(Connection { is_outgoing, since: now });
         entry.was_outgoing = Some(is_outgoing);
+        entry.met_at = Some(now);
         entry.shard = None;
+    }
+
+    /// When the last connection to a peer came up.
+    pub fn met_at(&self, peer: &PeerId) -> Option<Instant> {
+        self.peers.get(peer)?.met_at
     }
 
     /// The connection went down. True when the handshake had been done.

@@ -13,8 +13,8 @@ use std::{
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder,
-    core::ConnectedPoint,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, Transport,
+    core::{ConnectedPoint, upgrade::Version},
     gossipsub::{self, IdentTopic, MessageAcceptance, MessageId},
     identify,
     identity::{Keypair, SigningError},
@@ -37,6 +37,7 @@ use super::{
     limits::Limiter,
     peers::{ClientInfo, Offence, PeerInfo, PeerRecord, PeerTable, Standing},
     start::peer_of,
+    stream::Mortal,
     wire::{
         Message, Method, Request, Response, ShardConfig, Status, Topic,
         gossip::{FileAnnouncement, SignedAnnouncement, Timed},
@@ -59,6 +60,8 @@ const MAX_CLIENT_ADDRESSES: usize = 8;
 const PRUNE_PERIOD: Duration = Duration::from_secs(30);
 /// Time that a farewell may take before the connection is cut.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
+/// Time between two connections to the same peer: it takes five greetings in 15 s.
+const GREETING_PERIOD: Duration = Duration::from_secs(4);
 /// Time that a dial may take until the connection is encrypted and multiplexed.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
 
@@ -75,6 +78,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// Between two pings of a peer that we dialled; of others a third more. Peers take two in 10 s. Default 15 s.
     pub ping: Duration,
+    /// Without anything that can be written to a connection, after which it is dead. Default 20 s.
+    pub write: Duration,
     /// Between two handshakes. Default 300 s.
     pub status: Duration,
     /// Between two attempts to reach a boot node that is not connected. Default 30 s.
@@ -90,6 +95,7 @@ impl Default for Timeouts {
             response: seconds(30),
             handshake: seconds(15),
             ping: seconds(15),
+            write: seconds(20),
             status: seconds(300),
             redial: seconds(30),
         }
@@ -369,9 +375,16 @@ impl NetService {
     /// Sets the network up and starts to listen; nothing happens before [`NetService::run`]. Call it within a tokio runtime.
     pub fn new(config: NetConfig) -> Result<(Self, NetHandle, mpsc::Receiver<NetEvent>), NetError> {
         let behaviour = Behaviour::new(&config)?;
+        let write_limit = config.timeouts.write;
+        let transport = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+            .map(move |stream, _| Mortal::new(stream, write_limit))
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(&config.key)?)
+            .multiplex(yamux::Config::default());
         let mut swarm = SwarmBuilder::with_existing_identity(config.key.clone())
             .with_tokio()
-            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)?
+            .with_other_transport(|_| transport)
+            .unwrap_or_else(|never| match never {})
             .with_behaviour(|_| behaviour)
             .unwrap_or_else(|never| match never {})
             .with_swarm_config(|settings| settings.with_idle_connection_timeout(Duration::MAX))
@@ -484,19 +497,23 @@ impl NetService {
         }
     }
 
-    /// Dials, unless that is known to be in vain: the peer is connected, in poor standing, or keeps nothing of interest.
+    /// Dials, unless that is known to be in vain.
     fn dial(&mut self, address: Multiaddr) {
-        let now = Instant::now();
-        if let Some(peer) = peer_of(&address) {
-            let ours = self.config.status.shard;
-            let is_stranger = self.peers.remembered_shard(&peer, now).is_some_and(|shard| !shard.is_neighbour(&ours));
-            if self.swarm.is_connected(&peer) || self.peers.standing(&peer, now) != Standing::Good || is_stranger {
-                return debug!(%address, is_stranger, "not worth dialling");
-            }
+        if peer_of(&address).is_some_and(|peer| !self.is_worth_dialling(&peer, Instant::now())) {
+            return debug!(%address, "not worth dialling");
         }
         if let Err(error) = self.swarm.dial(address.clone()) {
             debug!(%address, %error, "not dialled");
         }
+    }
+
+    /// False for a peer that is connected or was a moment ago, is in poor standing, or keeps nothing of interest.
+    fn is_worth_dialling(&self, peer: &PeerId, now: Instant) -> bool {
+        let ours = self.config.status.shard;
+        let is_stranger = self.peers.remembered_shard(peer, now).is_some_and(|shard| !shard.is_neighbour(&ours));
+        let is_too_soon = self.peers.met_at(peer).is_some_and(|at| now.saturating_duration_since(at) < GREETING_PERIOD);
+        let is_good = self.peers.standing(peer, now) == Standing::Good;
+        is_good && !is_stranger && !is_too_soon && !self.swarm.is_connected(peer)
     }
 
     fn publish(&mut self, message: &Message) -> Result<(), NetError> {
@@ -580,11 +597,13 @@ impl NetService {
         let mut addresses = Vec::new();
         for node in self.boot_nodes.iter_mut().filter(|node| now >= node.due) {
             node.due = now + self.config.timeouts.redial;
-            if node.peer.is_none_or(|peer| !self.swarm.is_connected(&peer)) {
-                addresses.push(node.address.clone());
+            addresses.push((node.address.clone(), node.peer));
+        }
+        for (address, peer) in addresses {
+            if peer.is_none_or(|peer| self.is_worth_dialling(&peer, now)) {
+                self.dial(address);
             }
         }
-        addresses.into_iter().for_each(|address| self.dial(address));
     }
 
     fn greet_and_ping(&mut self, now: Instant) {
@@ -892,26 +911,22 @@ fn is_timeout(error: &OutboundFailure) -> bool {
     }
 }
 
-/// What a failed request says about the peer. Lost packets and a partition of the network look like a peer that does not
-/// answer, so silence costs little: a peer that is silent is left, not banned.
+/// What a failed request says about the peer. Lost packets, a cable that is pulled and a partition of the network look like
+/// a peer that does not answer or breaks off, so these cost little or nothing: such a peer is left, not banned.
 fn offence_of_failure(method: Method, error: &OutboundFailure) -> Option<Offence> {
-    let timeout = match method {
-        Method::Goodbye | Method::Status => None,
-        Method::Ping | Method::DataByHash | Method::AnswerFile | Method::GetChunks => Some(Offence::High),
-    };
     match error {
-        OutboundFailure::Timeout => timeout,
         OutboundFailure::UnsupportedProtocols => match method {
             Method::Ping => Some(Offence::Fatal),
             Method::Status => Some(Offence::Low),
             _ => None,
         },
-        OutboundFailure::Io(error) => match error.kind() {
-            io::ErrorKind::TimedOut => timeout,
-            io::ErrorKind::InvalidData => Some(Offence::Fatal),
-            _ => Some(Offence::High),
+        OutboundFailure::Io(error) if error.kind() == io::ErrorKind::InvalidData => Some(Offence::Fatal),
+        error if is_timeout(error) => match method {
+            // The connection of a peer that does not answer a ping is cut.
+            Method::Goodbye | Method::Status | Method::Ping => None,
+            Method::DataByHash | Method::AnswerFile | Method::GetChunks => Some(Offence::High),
         },
-        OutboundFailure::DialFailure | OutboundFailure::ConnectionClosed => None,
+        _ => None,
     }
 }
 
