@@ -51,6 +51,8 @@ use zgpu_node::{
 
 /// Longer than anything here takes; what waits for longer has failed.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// So many that an epoch lasts for the checks of one test, and few enough to be made at once.
+const BLOCKS_PER_EPOCH: u64 = 200;
 const TOKEN: u128 = 1_000_000_000_000_000_000;
 
 fn runs<T>(test: impl Future<Output = T>) -> T {
@@ -89,6 +91,10 @@ impl Site {
             base_reward: U256::from(TOKEN),
             donation: U256::from(100 * TOKEN),
             price_per_sector: U256::from(1),
+            blocks_per_epoch: BLOCKS_PER_EPOCH,
+            target_mine_blocks: BLOCKS_PER_EPOCH - 2,
+            n_subtasks: 1,
+            subtask_interval: BLOCKS_PER_EPOCH,
             ..DeployParams::default()
         };
         let contracts = deploy(&provider, anvil.addresses()[0], &params).await.unwrap();
@@ -368,7 +374,7 @@ fn a_node_that_mines_is_asked_what_it_has() {
         let payer = Payer { chain: site.chain.clone(), account };
         upload(&nodes, Some(&payer), &source, &UploadOptions::default(), &()).await.unwrap();
         // It seals what an epoch has seen.
-        site.ask("anvil_mine", json!([format!("{:#x}", DeployParams::default().blocks_per_epoch + 1)])).await;
+        site.ask("anvil_mine", json!([format!("{:#x}", BLOCKS_PER_EPOCH + 1)])).await;
         let report = until("data", Outcome::Ok).await;
         expect(&report, "data", Outcome::Ok, &["loads are sealed"]);
         expect(&report, "miner id", Outcome::Ok, &[&site.miner_id.to_string()]);
