@@ -150,6 +150,7 @@ impl Site {
             "network_dir": format!("{dir}/network"),
             "network_listen_address": "127.0.0.1",
             "network_libp2p_port": ports[0],
+            "network_disable_discovery": true,
             "backend": "cpu",
             "rpc": {
                 "listen_address": local(ports[1]).to_string(),
@@ -339,11 +340,10 @@ fn a_healthy_node_stopped_and_running() {
 fn a_node_that_mines_is_asked_what_it_has() {
     runs(async {
         let site = Site::new().await;
-        site.fill_a_chunk().await;
         let config = site.config(&[("confirmation_block_count", json!(0))]);
         let mut node = tokio::process::Command::new(env!("CARGO_BIN_EXE_zgpu"))
             .args(["node", "--config", config.to_str().unwrap()])
-            .env("ZGPU_LOG", "warn")
+            .env("ZGPU_LOG", "error")
             .kill_on_drop(true)
             .spawn()
             .unwrap();

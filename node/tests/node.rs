@@ -418,6 +418,25 @@ async fn a_node_that_knows_its_chain_serves_before_that_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_waits_for_its_chain_can_be_ended() {
+    let chain = Chain::start().await;
+    chain.signal("-STOP");
+    let setup = Setup::new(&chain.anvil.endpoint(), &chain.contracts, "");
+    let mut node = setup.command_with(&["--log-format", "text"]).env("ZGPU_LOG", "zgpu_node=info").spawn().unwrap();
+    let mut lines = BufReader::new(node.stderr.take().unwrap()).lines();
+    // Only the chain can say which one it is, so nobody is served before it answers; the status line goes on.
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(line.contains("starting, 0 files; not earning: the node is starting"), "{line}");
+    kill(node.id().unwrap(), "-TERM");
+    let status = tokio::time::timeout(PATIENCE, node.wait()).await.expect("it ends").unwrap();
+    let mut said = String::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        said.push_str(&line);
+    }
+    assert!(status.success() && said.contains("SIGTERM: the node had not started yet"), "{status} {said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_work_is_said_and_ends_the_node() {
     let chain = Chain::start().await;
     let (endpoint, contracts) = (chain.anvil.endpoint(), &chain.contracts);

@@ -207,8 +207,8 @@ pub(super) static KEYS: &[Key] = &[
         "blockchain_rpc_timeout_secs",
         Kind::Int(1, 600),
         "10",
-        "Longest time for an answer of the chain. Short on purpose: the next endpoint is asked then. (The network's node \
-         waits 120 s.)",
+        "Longest time for an answer of the chain. Short on purpose: the next endpoint is asked then. The network's node \
+         waits 120 s.",
     ),
     // Uploads.
     key("", "chunk_pool_write_window_size", COUNT, "4", "Segments of a file that are written at once.")

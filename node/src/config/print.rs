@@ -12,16 +12,15 @@ use super::{
 const WIDTH: usize = 110;
 
 const HEAD: &str = "\
-Configuration of `zgpu node`, with every key there is. Values come from, each before the one behind it: the command
-line, the environment (ZGPU_NODE__KEY=… and ZGPU_NODE__SECTION__KEY=…; ZGS_NODE__… as well), the file, the network
-that is named, and the defaults. Keys that are commented out are not set, or have no effect here.
-";
+Configuration of `zgpu node`, with every key there is. Values come from, each before the one behind it: the command \
+line, the environment (ZGPU_NODE__KEY=… and ZGPU_NODE__SECTION__KEY=…; ZGS_NODE__… as well), the file, the network that is \
+named, and the defaults. Keys that are commented out are not set, or have no effect here.";
 
 impl Settings {
     /// The document. Secrets, and parts of URLs that may be secret, are not in it.
     pub(super) fn print(&self) -> String {
         let mut text = String::new();
-        HEAD.lines().for_each(|line| comment(&mut text, line));
+        comment(&mut text, HEAD);
         let mut section = "";
         for setting in &self.all {
             if setting.key.section != section {

@@ -29,7 +29,11 @@ pub struct Filter {
 /// Starts to log, once in a process. What is returned has to run for the filter's file to be followed; there is none when
 /// the variable has the filter.
 pub fn start(config: &LogConfig) -> Option<Filter> {
-    let from_variable = std::env::var(FILTER_VARIABLE).ok().and_then(|text| EnvFilter::try_new(text).ok());
+    let variable = std::env::var(FILTER_VARIABLE).ok().map(EnvFilter::try_new);
+    let (from_variable, refused) = match variable.transpose() {
+        Ok(filter) => (filter, None),
+        Err(error) => (None, Some(error)),
+    };
     let is_fixed = from_variable.is_some();
     let from_file = || config.filter_file.as_deref().and_then(|path| read(path).ok()?);
     let filter = from_variable.or_else(from_file).unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER));
@@ -40,6 +44,9 @@ pub fn start(config: &LogConfig) -> Option<Filter> {
         registry.with(lines.json().flatten_event(true)).init();
     } else {
         registry.with(lines.with_target(false).with_ansi(io::stderr().is_terminal())).init();
+    }
+    if let Some(error) = refused {
+        tracing::warn!("{FILTER_VARIABLE} is no filter and is left out: {error}");
     }
     let file = config.filter_file.clone().filter(|_| !is_fixed)?;
     Some(Filter { file, handle })

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use alloy::primitives::Address;
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::{MissedTickBehavior, interval, sleep},

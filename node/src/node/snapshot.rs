@@ -26,7 +26,7 @@ const HEALTHY_LAG: u64 = 100;
 pub struct Snapshot {
     /// The node in one line.
     pub summary: String,
-    /// True when clients and peers are served from a log that is up to date.
+    /// True when every part runs and the log is up to date.
     pub healthy: bool,
     /// Why it is not healthy.
     pub unhealthy_because: Vec<String>,
@@ -353,7 +353,7 @@ impl Snapshot {
         snapshot
     }
 
-    /// Why clients and peers are not served as they should be.
+    /// What is not as it should be.
     fn faults(&self, no_chain_because: Option<String>, is_starting: bool) -> Vec<String> {
         let starting = is_starting.then(|| "the node is starting".to_owned());
         let chain = no_chain_because.map(|reason| format!("the chain is not reached yet: {reason}"));

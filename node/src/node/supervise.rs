@@ -19,6 +19,9 @@ use tokio::{
 /// Pause before a part is started again: the first, and the longest that doubling leads to.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Longest time for all parts to end, but for the least time that each is given.
+const MAX_END: Duration = Duration::from_secs(8);
+const LEAST_END: Duration = Duration::from_millis(100);
 /// A part that ran this long before it failed is started again after the first pause.
 const GOOD_RUN: Duration = Duration::from_secs(120);
 
@@ -196,12 +199,16 @@ impl Supervisor {
         self.parts.push(Part { name, stop, task, limit });
     }
 
-    /// Ends all parts, the last one first. One that takes longer than it may is cut off, and said so.
+    /// Ends all parts, the last one first, within [`MAX_END`] together. One that takes longer than it may is cut off, and
+    /// said so.
     pub(super) async fn stop(mut self) {
+        let started = Instant::now();
         while let Some(mut part) = self.parts.pop() {
             part.stop.send_replace(true);
-            if timeout(part.limit, &mut part.task).await.is_err() {
-                tracing::warn!(part = part.name, "it has not ended within {:?} and is cut off", part.limit);
+            let left = MAX_END.saturating_sub(started.elapsed());
+            let limit = part.limit.min(left).max(LEAST_END);
+            if timeout(limit, &mut part.task).await.is_err() {
+                tracing::warn!(part = part.name, "it has not ended within {limit:?} and is cut off");
                 part.task.abort();
             }
         }

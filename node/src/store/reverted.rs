@@ -8,7 +8,7 @@ use zgpu_core::{H256, units::BYTES_PER_LOAD};
 
 use super::{
     Batch, Column, Inner, PendingSegment, StoreError, Transaction,
-    columns::{Fields, decode_pending, digest_key, encode_pending, key_number, reverted_key},
+    columns::{Fields, KEY_END, decode_pending, digest_key, encode_pending, key_number, reverted_key},
     loads::ExtentKind,
     lock,
 };
@@ -49,12 +49,13 @@ impl Reverted {
 impl Batch<'_> {
     fn drop_reverted(&mut self, file: &RevertedFile) {
         self.delete(Column::RevertedFile, &digest_key(&file.root, file.size));
-        let end = [&reverted_key(&file.root, file.size, u64::MAX)[..], &[0]].concat();
-        self.delete_range(Column::Reverted, &reverted_key(&file.root, file.size, 0), &end);
+        let prefix = digest_key(&file.root, file.size);
+        self.delete_range(Column::Reverted, &prefix, &[&prefix[..], &KEY_END[..9]].concat());
     }
 }
 
 impl Inner {
+    /// Lists what is kept, and drops segments that no file is listed for.
     pub(super) fn read_reverted(&self) -> Result<Reverted, StoreError> {
         let mut files = Vec::new();
         let mut iterator = self.iterator(Column::RevertedFile);
@@ -67,6 +68,20 @@ impl Inner {
         }
         iterator.status().map_err(|source| self.failed(source))?;
         files.sort_by_key(|file| file.seq);
+
+        let mut iterator = self.iterator(Column::Reverted);
+        iterator.seek_to_first();
+        while let Some(key) = iterator.key() {
+            let prefix: [u8; 40] = *key.first_chunk().ok_or(StoreError::Corrupt { what: "key" })?;
+            let end = [&prefix[..], &KEY_END[..9]].concat();
+            if !files.iter().any(|file| digest_key(&file.root, file.size) == prefix) {
+                let mut batch = self.batch()?;
+                batch.delete_range(Column::Reverted, &prefix, &end);
+                batch.commit_freeing()?;
+            }
+            iterator.seek(end);
+        }
+        iterator.status().map_err(|source| self.failed(source))?;
         Ok(Reverted { files })
     }
 
@@ -121,10 +136,9 @@ impl Inner {
             reverted.files.remove(0);
             *older -= 1;
         }
-        for segments in segments.chunks(SEGMENTS_PER_WRITE) {
+        let mut writes = segments.chunks(SEGMENTS_PER_WRITE).peekable();
+        while let Some(segments) = writes.next() {
             let mut batch = self.batch()?;
-            let value = [seq.to_be_bytes(), bytes.to_be_bytes()].concat();
-            batch.put(Column::RevertedFile, &digest_key(&root, size), &value);
             for index in segments {
                 let data = self.read_segment(&transaction, *index)?;
                 let proof = self.segment_proof(&transaction, *index)?;
@@ -132,6 +146,11 @@ impl Inner {
                 let segment = PendingSegment { file_size: size, data, proof };
                 let value = encode_pending(&segment).ok_or(StoreError::ProofLength { index: *index })?;
                 batch.put(Column::Reverted, &reverted_key(&root, size, *index), &value);
+            }
+            // The record comes last: segments without one are the beginning of an attempt that did not end.
+            if writes.peek().is_none() {
+                let value = [seq.to_be_bytes(), bytes.to_be_bytes()].concat();
+                batch.put(Column::RevertedFile, &digest_key(&root, size), &value);
             }
             batch.commit()?;
         }

@@ -211,7 +211,7 @@ fn what_was_acknowledged_survives_kills() {
     let mut random = StdRng::seed_from_u64(99);
     let mut heard = Heard::default();
     let mut seals_checked = 0;
-    for life in 0..24 {
+    for life in 0..20 {
         let mut running = child("kills::work_until_killed", dir.path(), &["env"])
             .env("STORE_TEST_LIFE", life.to_string())
             .stdout(Stdio::piped())

@@ -215,7 +215,7 @@ fn random_work_leaves_what_the_model_says() {
     let sizes =
         [1, 255, 256, 257, 5000, 90_000, 17 * 256 + 1, 262_143, 262_144, 262_145, 500_000, 1_400_000, 1_025 * 256];
     let samples: Vec<Sample> = (0..).zip(sizes).map(|(seed, size)| Sample::new(size, seed)).collect();
-    for seed in 0..4 {
+    for seed in 0..3 {
         println!("seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);
         let dir = TempDir::new().unwrap();

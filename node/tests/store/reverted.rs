@@ -106,3 +106,32 @@ fn what_is_kept_has_a_limit_in_bytes_and_in_transactions() {
     store.append(&first.transaction(&store)).unwrap();
     assert!(!store.is_finalised(seq).unwrap());
 }
+
+/// A kill between the segments and the record of a file that was to be kept leaves segments behind.
+#[test]
+fn segments_without_a_file_are_dropped() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let (first, second) = (Sample::new(300_000, 1), Sample::new(300_000, 2));
+    add(&store, &first);
+    add(&store, &second);
+    store.truncate(0).unwrap();
+    drop(store);
+    let db_path = dir.path().join("db");
+    let columns = rocksdb::DB::list_cf(&rocksdb::Options::default(), &db_path).unwrap();
+    let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), &db_path, &columns).unwrap();
+    let key = [&first.tree.root().0[..], &300_000u64.to_be_bytes()].concat();
+    db.delete_cf(db.cf_handle("reverted_file").unwrap(), &key).unwrap();
+    drop(db);
+    let store = open(&dir);
+    for (sample, is_back) in [(&first, false), (&second, true)] {
+        let transaction = sample.transaction(&store);
+        store.append(&transaction).unwrap();
+        assert_eq!(store.is_finalised(transaction.seq).unwrap(), is_back);
+    }
+    drop(store);
+    let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), &db_path, &columns).unwrap();
+    for column in ["reverted", "reverted_file"] {
+        assert_eq!(db.iterator_cf(db.cf_handle(column).unwrap(), rocksdb::IteratorMode::Start).count(), 0, "{column}");
+    }
+}

@@ -278,6 +278,7 @@ impl EngineLoop {
         let links = &self.links;
         let (started, changes) = (Instant::now(), *self.changes.borrow());
         let nonces = links.counters.nonces.load(Ordering::Relaxed);
+        let is_waiting = self.waiting.is_some();
         // Nanoseconds until the first nonces were drawn; 0 before.
         let startup = AtomicU64::new(0);
         let has_turned = || {
@@ -285,7 +286,8 @@ impl EngineLoop {
                 startup.store(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
             }
             let has_saved = || self.saved + started.elapsed().as_secs_f64() / MINING_PARTS > 0.0;
-            let is_wanted = || !links.batches.is_empty() && has_saved() || *self.changes.borrow() != changes;
+            let has_batch = || is_waiting || !links.batches.is_empty();
+            let is_wanted = || has_batch() && has_saved() || *self.changes.borrow() != changes;
             *links.over.borrow()
                 || !links.control.borrow().mine
                 || *links.has_enough.borrow()

@@ -3,7 +3,8 @@
 //! [`Mining::start`] waits until the log is read and a miner id is there, then three tasks and a thread work together:
 //! *sealing* finds data that is not sealed, the *engine* seals it and mines (see [`engine`] for how it is shared), and
 //! *answering* turns hits into answers as far as they pay. What each of them waits for is in [`MiningStatus`], in words.
-//! Nothing that goes wrong here ends the node.
+//! Nothing that goes wrong here ends the node: a part that breaks, which would be a fault of this program, ends the mining
+//! alone, and with it the status, so that whoever started it can start it anew.
 //!
 //! Which shard is declared: none while the flow is at most 8 TiB. Holding one part of n, a miner finds as many hits per
 //! nonce whether it declares that or not, and nonces whose load is not held cost no reading; but a load that is read gives
@@ -189,7 +190,7 @@ impl Mining {
         Mining { status, commands, outcomes, over, task }
     }
 
-    /// What it is doing, now and whenever it changes.
+    /// What it is doing, now and whenever it changes. The sender goes when mining ends.
     pub fn status(&self) -> watch::Receiver<MiningStatus> {
         self.status.clone()
     }
@@ -277,16 +278,15 @@ impl Director {
         self.status.send_modify(|status| status.phase = phase);
     }
 
-    /// Goes through everything that is needed before there is anything to do, and then does it for ever.
+    /// Goes through everything that is needed before there is anything to do, and then does it until a part breaks.
     async fn work(&mut self, engine: Box<dyn Engine>, mut caught_up: watch::Receiver<bool>) {
         if !*caught_up.borrow() {
             let reason = "the log of the chain is not read to its end yet".to_owned();
             self.set_phase(MiningPhase::Waiting { reason });
         }
         if caught_up.wait_for(|caught_up| *caught_up).await.is_err() {
-            let reason = "following the log has ended before it was read to its end; restart the node".to_owned();
-            self.set_phase(MiningPhase::Failed { reason });
-            return std::future::pending().await;
+            let reason = "following the log has ended before it was read to its end".to_owned();
+            return self.set_phase(MiningPhase::Failed { reason });
         }
         let miner_id = self.miner_id().await;
         let max_shards = self.max_shards().await;
@@ -424,7 +424,7 @@ impl Director {
         }
     }
 
-    /// Puts the status together, tells of reorganisations, and passes on what the operator wants, for ever.
+    /// Puts the status together, tells of reorganisations, and passes on what the operator wants, until a part breaks.
     async fn watch_over(&mut self, mut parts: Parts) {
         let mut ticks = tokio::time::interval(STATUS_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -447,11 +447,11 @@ impl Director {
                         Ok(()) => "a part of it ended".to_owned(),
                         Err(error) => error.to_string(),
                     };
-                    return self.break_down(&reason).await;
+                    return self.break_down(&reason);
                 }
             }
             if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
-                return self.break_down("the engine's thread ended").await;
+                return self.break_down("the engine's thread ended");
             }
             let context = *parts.context.borrow_and_update();
             log.borrow_and_update();
@@ -481,11 +481,9 @@ impl Director {
         }
     }
 
-    async fn break_down(&mut self, reason: &str) {
+    fn break_down(&mut self, reason: &str) {
         tracing::error!(%reason, "mining broke");
-        let reason = format!("mining broke ({reason}); restart the node, and report it");
-        self.set_phase(MiningPhase::Failed { reason });
-        std::future::pending().await
+        self.set_phase(MiningPhase::Failed { reason: format!("it broke: {reason}") });
     }
 
     fn show(&mut self, parts: &mut Parts) {
