@@ -485,14 +485,14 @@ async fn slow_peers_time_out_and_lose_standing() {
     }
     assert!(host.score(slow_id).await.is_some_and(|score| (-5.0..-4.9).contains(&score)));
 
-    // A request that is not answered.
+    // A request that is not answered: silence may be the network's fault, and costs little.
     let asked = host.net.request(slow_id, Request::GetChunks(CHUNKS));
     let answer = tokio::select! {
         _ = slow.hold() => panic!("it runs for ever"),
         answer = asked => answer,
     };
     assert!(matches!(answer, Err(RequestError::Timeout(peer)) if peer == slow_id), "{answer:?}");
-    assert!(host.score(slow_id).await.is_some_and(|score| (-10.0..-9.9).contains(&score)));
+    assert!(host.score(slow_id).await.is_some_and(|score| (-6.0..-5.9).contains(&score)));
 }
 
 #[tokio::test]
