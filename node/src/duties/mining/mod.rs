@@ -264,18 +264,19 @@ impl Director {
     }
 
     fn set_phase(&mut self, phase: MiningPhase) {
+        self.log_phase(&phase);
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.phase, phase) != status.phase);
+    }
+
+    fn log_phase(&mut self, phase: &MiningPhase) {
         let before = self.status.borrow().phase.clone();
-        if before == phase {
-            return;
-        }
-        let is_other = std::mem::discriminant(&before) != std::mem::discriminant(&phase);
+        let is_other = std::mem::discriminant(&before) != std::mem::discriminant(phase);
         if is_other && self.logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             self.logged_at = Some(Instant::now());
             tracing::info!("mining: {phase}");
-        } else {
+        } else if before != *phase {
             tracing::debug!("mining: {phase}");
         }
-        self.status.send_modify(|status| status.phase = phase);
     }
 
     /// Goes through everything that is needed before there is anything to do, and then does it until a part breaks.
@@ -494,10 +495,10 @@ impl Director {
         let context = *parts.context.borrow();
         let puzzle = parts.state.borrow().puzzle().cloned();
         let phase = self.phase(parts, &report, &tally, &progress);
-        self.set_phase(phase);
+        self.log_phase(&phase);
         self.status.send_if_modified(|status| {
             let now = MiningStatus {
-                phase: status.phase.clone(),
+                phase,
                 trouble: tally.trouble.or(progress.trouble),
                 device: status.device.clone(),
                 device_restarts: report.restarts,
