@@ -414,10 +414,10 @@ fn a_submission_that_nodes_have_not_seen_is_not_paid_again() {
 
         let told = Arc::new(Told::default());
         let up = {
-            let (payer, told, address) = (chain.payer(), told.clone(), node.client());
+            let (payer, told, address) = (chain.payer(), told.clone(), [node.client()]);
             async move {
-                let first = upload(&[address.clone()], Some(&payer), &pending.file, &quick(), &*told).await.unwrap();
-                let second = upload(&[address], Some(&payer), &mined.file, &quick(), &()).await.unwrap();
+                let first = upload(&address, Some(&payer), &pending.file, &quick(), &*told).await.unwrap();
+                let second = upload(&address, Some(&payer), &mined.file, &quick(), &()).await.unwrap();
                 (first, second)
             }
         };
