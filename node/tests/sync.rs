@@ -729,6 +729,14 @@ async fn reorganisations_of_every_depth_are_followed() {
     net.mine(20).await;
     net.settled(&sync, &kept.store).await;
 
+    // It is cut again, and grows by so many blocks at once that they are read as old ones.
+    net.submit(&[40]).await;
+    net.settled(&sync, &kept.store).await;
+    net.take_back(1).await;
+    wait(&sync, "the shorter chain is seen", shorter).await;
+    net.mine(150).await;
+    net.settled(&sync, &kept.store).await;
+
     // Down to before the first submission.
     let reverted = sync.status().borrow().reverted;
     let held = kept.store.next_seq();

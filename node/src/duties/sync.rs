@@ -383,8 +383,6 @@ struct Syncer {
     page: PageSize,
     /// Submission that is missing, and how often that was so.
     gap: Option<(u64, u32)>,
-    /// Whether the trail's last block was seen on the chain since the last failure.
-    is_tip_checked: bool,
     /// When the flow's root was last compared with the chain's, and after how many submissions.
     checked: Option<(Instant, u64)>,
     /// First submission whose root differed, and how often the log was read again from there.
@@ -405,7 +403,6 @@ impl Syncer {
             writing: Arc::default(),
             trail: None,
             gap: None,
-            is_tip_checked: false,
             checked: None,
             repaired: None,
             compared: Instant::now(),
@@ -432,7 +429,6 @@ impl Syncer {
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
-                    self.is_tip_checked = false;
                     let reason = error.to_string();
                     // A failure that stays is told less and less often.
                     if failures.is_power_of_two() {
@@ -462,9 +458,6 @@ impl Syncer {
         let next = self.next_block();
         let target = head.checked_sub(self.options.confirmations);
         let Some(target) = target.filter(|target| *target >= next) else { return self.look_back(head).await };
-        if !self.is_tip_checked && !self.check_trail(head).await? {
-            return Ok(Step::Progress);
-        }
         if target - next >= BLOCKS_WITH_HEADERS {
             self.set_phase(SyncPhase::CatchingUp);
             self.read_old(next, target - BLOCKS_WITH_HEADERS).await?;
@@ -581,7 +574,6 @@ impl Syncer {
         let within = self.trail().marks().partition_point(|mark| mark.block <= head);
         let Some(mark) = within.checked_sub(1).map(|last| self.trail().marks()[last]) else { return Ok(true) };
         if self.has(&mark, head).await? {
-            self.is_tip_checked = true;
             return Ok(true);
         }
         self.walk_back(within - 1, head).await?;
@@ -639,6 +631,10 @@ impl Syncer {
         // The same endpoint has the page's last block: its answer was not short for lack of blocks.
         let header = self.chain.header_at(page.from, last).await?;
         let Some(header) = header else { return Err(self.no_block(last, to, page.from)) };
+        // Asked for after the page: if the chain still has what was read before, both are of one chain.
+        if !self.check_trail(last).await? {
+            return Ok(false);
+        }
         let mut marks = Vec::new();
         if let Some(record) = page.transactions.last()
             && record.block < last
