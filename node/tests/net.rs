@@ -32,7 +32,7 @@ use zgpu_core::{
 use zgpu_node::net::{
     GossipEvent, NetConfig, NetError, NetEvent, NetHandle, NetService, Offence, RequestError, Timeouts,
     chunks::{ChunkSink, FetchError, FilePlace, FileSource, Taken, fetch, prove, serve, verify},
-    discovery::{Discovery, DiscoveryConfig, Tuning},
+    discovery::{Discovery, DiscoveryConfig, Tuning, dial_address},
     judge::Verdict,
     wire::{
         Message, Method, NetworkIdentity, PROTOCOL_VERSION, Request, Response, ShardConfig, Status, TxId,
@@ -682,7 +682,20 @@ async fn a_request_that_makes_no_sense_is_a_ban() {
     assert!(matches!(a.next().await, NetEvent::Disconnected(peer) if peer == b_id));
 }
 
-async fn discovery(host: &Host, key: Keypair, identity: NetworkIdentity, boot_records: Vec<String>) -> Discovery {
+/// Where discovery reaches the node of a record, and who that is.
+fn boot_address(record: &str) -> Multiaddr {
+    let record: enr::Enr<enr::CombinedKey> = record.parse().unwrap();
+    let (peer, _) = dial_address(&record).unwrap();
+    format!("/ip4/127.0.0.1/udp/{}/p2p/{peer}", record.udp4().unwrap()).parse().unwrap()
+}
+
+async fn discovery(
+    host: &Host,
+    key: Keypair,
+    identity: NetworkIdentity,
+    boot_records: Vec<String>,
+    boot_addresses: Vec<Multiaddr>,
+) -> Discovery {
     let tcp_port = host.address.iter().find_map(|part| match part {
         Protocol::Tcp(port) => Some(port),
         _ => None,
@@ -695,6 +708,7 @@ async fn discovery(host: &Host, key: Keypair, identity: NetworkIdentity, boot_re
         tcp_port: tcp_port.unwrap(),
         record_file: None,
         boot_records,
+        boot_addresses,
         target: 2,
         period: Duration::from_millis(300),
         private_addresses: true,
@@ -713,8 +727,13 @@ async fn hosts_of_one_network_find_each_other() {
     for chain_id in [16661, 16661, 16661, 1] {
         let (key, status) = (Keypair::generate_secp256k1(), status(chain_id, ShardConfig::WHOLE));
         let host = Host::start_as(key.clone(), status, Timeouts::default()).await;
-        let boot = records.first().cloned().filter(|_| chain_id == 16661);
-        let discovery = discovery(&host, key, status.identity, boot.into_iter().collect()).await;
+        let boot: Vec<String> = records.first().cloned().filter(|_| chain_id == 16661).into_iter().collect();
+        // The second starts from a record, the third from an address that it asks for the record.
+        let (boot_records, boot_addresses) = match records.len() {
+            2 => (vec![], boot.iter().map(|record| boot_address(record)).collect()),
+            _ => (boot, vec![]),
+        };
+        let discovery = discovery(&host, key, status.identity, boot_records, boot_addresses).await;
         records.push(discovery.record());
         tokio::spawn(discovery.run(host.net.clone()));
         hosts.push(host);

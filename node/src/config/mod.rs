@@ -182,6 +182,14 @@ pub struct MinerConfig {
     pub key: Option<MinerKey>,
     /// The miner's id, if it is set.
     pub miner_id: Option<H256>,
+    /// Account that answers have to pay; the key's own when none.
+    pub beneficiary: Option<Address>,
+    /// Whether a miner id may be registered, for gas.
+    pub may_register: bool,
+    /// Wei that an answer has to earn beyond its gas; none sends all.
+    pub min_profit: Option<u64>,
+    /// First sector to mine from in a long flow.
+    pub start_position: u64,
     /// Kind of device to seal and mine on.
     pub backend: BackendChoice,
     /// The device itself, by backend and index, such as cuda:1.
@@ -486,6 +494,10 @@ impl MinerConfig {
         MinerConfig {
             key: miner_key(settings, sources, errors),
             miner_id: settings.parsed("", "miner_id"),
+            beneficiary: settings.parsed("", "miner_beneficiary"),
+            may_register: settings.flag("", "miner_may_register"),
+            min_profit: (!settings.flag("", "miner_ignore_profit")).then(|| settings.int("", "miner_min_profit")),
+            start_position: settings.int("", "miner_start_position"),
             backend: settings.parsed("", "backend").unwrap_or_default(),
             device: settings.text("", "device").and_then(device),
             poll: Duration::from_secs(settings.int("", "mine_context_query_seconds")),

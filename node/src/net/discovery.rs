@@ -18,7 +18,7 @@ use libp2p::{
     identity::{Keypair, PublicKey, secp256k1},
     multiaddr::Protocol,
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     error::NetError,
@@ -50,6 +50,8 @@ pub struct DiscoveryConfig {
     pub record_file: Option<PathBuf>,
     /// Records of nodes to start from, as text.
     pub boot_records: Vec<String>,
+    /// Nodes to start from whose record is not known, `/ip4/…/udp/…/p2p/…`: they are asked for it.
+    pub boot_addresses: Vec<Multiaddr>,
     /// Peers that are wanted: with fewer, discovery goes on searching.
     pub target: usize,
     /// Time between two searches.
@@ -277,11 +279,39 @@ impl Discovery {
 
     /// Searches until the network has been shut down.
     pub async fn run(self, net: NetHandle) {
+        let mut unknown = self.config.boot_addresses.clone();
         while let Ok(peers) = net.peers().await {
-            if peers.len() < self.config.target && self.search(&net).await.is_err() {
-                return;
+            if peers.len() < self.config.target {
+                self.ask_for_records(&mut unknown).await;
+                if self.search(&net).await.is_err() {
+                    return;
+                }
             }
             tokio::time::sleep(self.config.period).await;
+        }
+    }
+
+    /// Asks nodes for their records, all at once, and keeps in `unknown` those that did not answer.
+    async fn ask_for_records(&self, unknown: &mut Vec<Multiaddr>) {
+        let asked = unknown.drain(..).map(|address| async {
+            let record = self.discv5.request_enr(address.clone()).await;
+            (address, record)
+        });
+        for (address, record) in futures::future::join_all(asked).await {
+            match record {
+                Ok(record) if self.config.has_identity && !is_of_network(&record, &self.config.identity) => {
+                    warn!(%address, "this boot node belongs to another network, or to none; it is left out");
+                }
+                Ok(record) => {
+                    if let Err(reason) = self.discv5.add_enr(record) {
+                        debug!(%address, reason, "boot record not added");
+                    }
+                }
+                Err(error) => {
+                    debug!(%address, %error, "no record of this boot node yet");
+                    unknown.push(address);
+                }
+            }
         }
     }
 
@@ -327,6 +357,7 @@ mod tests {
             tcp_port: 1234,
             record_file: Some(record_file),
             boot_records: vec![],
+            boot_addresses: vec![],
             target: 5,
             period: Duration::from_secs(5),
             private_addresses: false,

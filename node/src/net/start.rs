@@ -45,8 +45,8 @@ pub struct NetSettings {
     pub enr_tcp_port: Option<u16>,
     /// UDP port at which others reach this node; `None` is the one that it listens at.
     pub enr_udp_port: Option<u16>,
-    /// Nodes to start from: records (`enr:…`) or addresses (`/ip4/…/tcp/…`). Of an address with `/udp/…` the same port is
-    /// dialled over TCP, where nodes of the network listen too.
+    /// Nodes to start from: records (`enr:…`) or addresses (`/ip4/…/tcp/…`). One at `/ip4/…/udp/…/p2p/…` is asked for its
+    /// record. Of any with `/udp/…` the same port is dialled over TCP, where nodes of the network listen too.
     pub boot_nodes: Vec<String>,
     /// Nodes to stay connected to, `/ip4/…/tcp/…` or `/dns4/…/tcp/…`.
     pub libp2p_nodes: Vec<Multiaddr>,
@@ -179,8 +179,8 @@ pub async fn start(settings: NetSettings) -> Result<Network, NetError> {
         config.protocol = String::new();
         config.agent = String::new();
     }
-    let (boot_records, boot_addresses) = sort_boot_nodes(&settings.boot_nodes)?;
-    for address in boot_addresses.into_iter().chain(settings.libp2p_nodes.clone()) {
+    let boot = sort_boot_nodes(&settings.boot_nodes)?;
+    for address in boot.to_dial.into_iter().chain(settings.libp2p_nodes.clone()) {
         match resolve(&address).await {
             Some(address) => config.boot_nodes.push(address),
             None => warn!(%address, "this node's name has no address now; it is left out"),
@@ -201,7 +201,8 @@ pub async fn start(settings: NetSettings) -> Result<Network, NetError> {
             ip: settings.enr_address,
             tcp_port: settings.enr_tcp_port.or(tcp_port(&network.address)).unwrap_or(settings.tcp_port),
             record_file: Some(settings.dir.join("enr.dat")),
-            boot_records,
+            boot_records: boot.records,
+            boot_addresses: boot.to_ask,
             target: settings.target_peers as usize,
             period: settings.search_period,
             private_addresses: settings.private_addresses,
@@ -223,24 +224,41 @@ fn tcp_port(address: &Multiaddr) -> Option<u16> {
     })
 }
 
-/// Divides boot nodes into records and addresses that can be dialled.
-fn sort_boot_nodes(nodes: &[String]) -> Result<(Vec<String>, Vec<Multiaddr>), NetError> {
-    let (records, texts): (Vec<&String>, Vec<&String>) = nodes.iter().partition(|text| text.starts_with("enr:"));
-    let address = |text: &String| {
+/// Nodes to start from, by what is done with them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct BootNodes {
+    /// Records of discovery, as text.
+    records: Vec<String>,
+    /// Addresses in discovery that are asked for their record.
+    to_ask: Vec<Multiaddr>,
+    /// TCP addresses that are dialled.
+    to_dial: Vec<Multiaddr>,
+}
+
+fn sort_boot_nodes(nodes: &[String]) -> Result<BootNodes, NetError> {
+    let mut sorted = BootNodes::default();
+    for text in nodes {
+        if text.starts_with("enr:") {
+            sorted.records.push(text.clone());
+            continue;
+        }
         let refused = |reason: String| NetError::BootNode { text: text.clone(), reason };
         let address: Multiaddr = text.parse().map_err(|error| refused(format!("{error}")))?;
-        let is_ported = address.iter().any(|part| matches!(part, Protocol::Tcp(_) | Protocol::Udp(_)));
-        if !is_ported {
+        let has = |is_so: fn(&Protocol<'_>) -> bool| address.iter().any(|part| is_so(&part));
+        let is_udp = has(|part| matches!(part, Protocol::Udp(_)));
+        if !is_udp && !has(|part| matches!(part, Protocol::Tcp(_))) {
             return Err(refused("it has no port".into()));
+        }
+        if is_udp && peer_of(&address).is_some() && has(|part| matches!(part, Protocol::Ip4(_) | Protocol::Ip6(_))) {
+            sorted.to_ask.push(address.clone());
         }
         let to_tcp = |part| match part {
             Protocol::Udp(port) => Protocol::Tcp(port),
             other => other,
         };
-        Ok(address.iter().map(to_tcp).collect())
-    };
-    let addresses = texts.into_iter().map(address).collect::<Result<_, _>>()?;
-    Ok((records.into_iter().cloned().collect(), addresses))
+        sorted.to_dial.push(address.iter().map(to_tcp).collect());
+    }
+    Ok(sorted)
 }
 
 /// The address with a name at its front replaced by what the name means now; `None` when it means nothing.
@@ -275,11 +293,14 @@ mod tests {
 
     #[test]
     fn boot_nodes_are_records_or_addresses() {
-        let texts = ["enr:-abc", "/ip4/1.2.3.4/udp/1234", "/dns4/node.example/tcp/9"].map(String::from);
-        let (records, addresses) = sort_boot_nodes(&texts).unwrap();
-        assert_eq!(records, ["enr:-abc"]);
-        let expected = ["/ip4/1.2.3.4/tcp/1234", "/dns4/node.example/tcp/9"].map(|text| text.parse().unwrap());
-        assert_eq!(addresses, expected as [Multiaddr; 2]);
+        let known = "/ip4/5.6.7.8/udp/1234/p2p/16Uiu2HAmLkGFUbNFYdhuSbTQ5hmnPjFXx2zUDtwQ2uihHpN9YNNe";
+        let texts = ["enr:-abc", "/ip4/1.2.3.4/udp/1234", known, "/dns4/node.example/tcp/9"].map(String::from);
+        let sorted = sort_boot_nodes(&texts).unwrap();
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Multiaddr>>();
+        assert_eq!(sorted.records, ["enr:-abc"]);
+        assert_eq!(sorted.to_ask, addresses(&[known]));
+        let dialled = ["/ip4/1.2.3.4/tcp/1234", &known.replace("udp", "tcp"), "/dns4/node.example/tcp/9"];
+        assert_eq!(sorted.to_dial, addresses(&dialled));
         for wrong in ["1.2.3.4:1234", "/ip4/1.2.3.4", ""] {
             assert!(matches!(sort_boot_nodes(&[wrong.into()]), Err(NetError::BootNode { .. })), "{wrong}");
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, U256};
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::{MissedTickBehavior, interval, sleep},
@@ -296,6 +296,10 @@ fn mining_config(config: &MinerConfig) -> MiningConfig {
     let usual = TxPolicy::default();
     MiningConfig {
         miner_id: config.miner_id,
+        may_register: config.may_register,
+        beneficiary: config.beneficiary,
+        start_position: config.start_position,
+        min_profit: config.min_profit.map(U256::from),
         tx: TxPolicy {
             max_fee_per_gas: config.max_gas_price.map_or(usual.max_fee_per_gas, u128::from),
             max_gas: config.max_gas.unwrap_or(usual.max_gas),
