@@ -92,7 +92,7 @@ fn an_operators_file_is_taken_with_every_key() {
 #[test]
 fn the_operators_file_has_every_key_of_the_networks_node() {
     // A key of the table that neither file nor list has would be one that nobody has thought about.
-    const OURS: [&str; 13] = [
+    const OURS: [&str; 18] = [
         "network =",
         "chain_id",
         "blockchain_rpc_endpoints",
@@ -100,6 +100,11 @@ fn the_operators_file_has_every_key_of_the_networks_node() {
         "miner_key_file",
         "miner_keystore",
         "miner_key_env",
+        "miner_beneficiary",
+        "miner_may_register",
+        "miner_min_profit",
+        "miner_ignore_profit",
+        "miner_start_position",
         "backend",
         "device",
         "log_format",
