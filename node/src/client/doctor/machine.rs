@@ -136,7 +136,7 @@ pub(super) async fn check_device(report: &mut Report, config: &Config) {
     if device.software || device.backend == BackendKind::Cpu {
         let why = others.iter().find(|other| other.backend == BackendKind::Cuda);
         let why = why.map(|other| format!("; cuda: {}", other.reason)).unwrap_or_default();
-        let remedy = "a GPU finds hundreds of times more; `zgpu devices` says why others cannot be used";
+        let remedy = "a GPU does far more nonces a second; `zgpu devices` says why others cannot be used";
         return report.warn("device", format!("{name}: a processor mines slowly{why}"), remedy);
     }
     report.ok("device", name);
