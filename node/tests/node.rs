@@ -1,13 +1,13 @@
 //! The node as a process: what it answers, what it says of itself, and how it ends, with anvil as the chain.
 
+mod support;
+
 use std::{
     fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpListener,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    process::Stdio,
+    time::Duration,
 };
 
 use alloy::{
@@ -18,10 +18,11 @@ use alloy::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
+use support::{NodeProcess, PATIENCE, kill, until};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    process::Command,
 };
 use zgpu_core::file::{FileShape, FileTree};
 use zgpu_node::{
@@ -38,9 +39,6 @@ use zgpu_node::{
     devnet::fill::heights_to_chunk_end,
     node::Node,
 };
-
-/// How long something may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A chain with the contracts.
 struct Chain {
@@ -95,11 +93,6 @@ impl Chain {
     }
 }
 
-fn kill(pid: u32, signal: &str) {
-    let status = std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
-    assert!(status.success());
-}
-
 /// A folder with a node's configuration and its data.
 struct Setup {
     dir: TempDir,
@@ -151,121 +144,6 @@ impl Setup {
         let output = tokio::time::timeout(PATIENCE, self.command().output()).await.expect("it ends").unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
-}
-
-/// A node that runs.
-struct NodeProcess {
-    child: Child,
-    said: Arc<Mutex<String>>,
-    rpc: SocketAddr,
-    status: SocketAddr,
-    /// Where peers find it, as a multiaddress.
-    peers: String,
-}
-
-impl NodeProcess {
-    async fn start(mut command: Command) -> NodeProcess {
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let said = Arc::new(Mutex::new(String::new()));
-        let hearing = said.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                let mut said = hearing.lock().unwrap();
-                said.push_str(&line);
-                said.push('\n');
-            }
-        });
-        let place = |what: &str| -> Option<SocketAddr> {
-            let said = said.lock().unwrap();
-            let (_, rest) = said.split_once(&format!("{what} at http://"))?;
-            rest.split([',', '\n', '"']).next()?.trim().parse().ok()
-        };
-        until(|| format!("the node says where it is: {}", said.lock().unwrap()), async || place("status").is_some())
-            .await;
-        let (rpc, status) = (place("clients").unwrap(), place("status").unwrap());
-        let text = said.lock().unwrap().clone();
-        let (_, peers) = text.split_once("peers at ").expect("the node says where peers find it");
-        let peers = peers.split(['\n', '"']).next().unwrap().trim().to_owned();
-        NodeProcess { child, said, rpc, status, peers }
-    }
-
-    fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        exchange(self.status, head).await.expect("the status listener answers")
-    }
-
-    async fn status(&self) -> Value {
-        let (code, text) = self.get("/status").await;
-        assert_eq!(code, 200, "{text}");
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// Waits until the status document is as it should be.
-    async fn until_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let last = Mutex::new(Value::Null);
-        let look = async || {
-            let now = self.status().await;
-            let found = is_so(&now);
-            *last.lock().unwrap() = now;
-            found
-        };
-        until(|| format!("{what}: {:#}\n{}", last.lock().unwrap(), self.said()), look).await;
-        last.into_inner().unwrap()
-    }
-
-    async fn call(&self, method: &str, params: Value) -> Value {
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        let head = format!(
-            "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-             connection: close\r\n\r\n{body}",
-            body.len()
-        );
-        let (code, text) = exchange(self.rpc, head).await.expect("the RPC answers");
-        assert_eq!(code, 200, "{text}");
-        let mut answer: Value = serde_json::from_str(&text).unwrap();
-        assert!(answer.get("error").is_none(), "{method}: {answer}");
-        answer["result"].take()
-    }
-
-    async fn ended(mut self) -> (ExitStatus, String) {
-        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        let status = status.unwrap_or_else(|_| panic!("it does not end: {}", self.said())).unwrap();
-        (status, self.said())
-    }
-
-    /// Sends a signal and waits for the end.
-    async fn end_with(self, signal: &str) -> (ExitStatus, String) {
-        kill(self.child.id().unwrap(), signal);
-        self.ended().await
-    }
-}
-
-async fn until(what: impl Fn() -> String, mut is_so: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so().await {
-        assert!(started.elapsed() < PATIENCE, "never: {}", what());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// One HTTP exchange: status and body of the answer; none when nobody answers.
-async fn exchange(address: SocketAddr, request: String) -> Option<(u16, String)> {
-    tokio::task::spawn_blocking(move || {
-        let mut stream = TcpStream::connect(address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-    })
-    .await
-    .unwrap()
 }
 
 /// A small file, and its only segment as clients send it.

@@ -11,7 +11,13 @@ use std::{
 
 use alloy::transports::http::reqwest::{self, Url};
 
-use super::{budget::Budget, error::ChainError, revert::clip, rpc::RpcOptions};
+use super::{
+    budget::Budget,
+    error::ChainError,
+    http::{self, Server},
+    revert::clip,
+    rpc::RpcOptions,
+};
 
 /// Which endpoint, by its place in the configuration: the first is preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -300,23 +306,8 @@ impl Endpoints {
 
 impl Endpoint {
     fn new(url: &str, options: &RpcOptions) -> Result<Self, ChainError> {
-        let unusable = |reason: String| ChainError::Url { reason };
-        let url = Url::parse(url.trim()).map_err(|error| unusable(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(unusable(format!("scheme {:?} is neither http nor https", url.scheme())));
-        }
-        let host = url.host_str().ok_or_else(|| unusable("it names no host".to_owned()))?;
-        let mut builder = reqwest::Client::builder()
-            .timeout(options.timeout)
-            .connect_timeout(options.timeout)
-            .redirect(reqwest::redirect::Policy::none());
-        if matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
-            // A proxy of the environment cannot reach this machine's own ports.
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| unusable(error.without_url().to_string()))?;
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let shown = format!("{}://{host}{port}", url.scheme());
+        let found = http::server(url, options.timeout, options.timeout);
+        let Server { url, client, shown } = found.map_err(|reason| ChainError::Url { reason })?;
         let budget = Budget::new(options.requests_per_second);
         Ok(Endpoint { url, client, shown, budget, health: Mutex::new(Health::default()) })
     }

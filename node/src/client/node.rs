@@ -14,7 +14,10 @@ use zgpu_core::{
 };
 
 use crate::{
-    chain::revert::clip,
+    chain::{
+        http::{self, Server},
+        revert::clip,
+    },
     rpc::types::{Base64, SegmentWithProof},
 };
 
@@ -244,23 +247,8 @@ struct Refusal {
 impl StorageNode {
     /// Prepares requests to the node at `url`; nothing is sent yet.
     pub fn new(url: &str, options: NodeOptions) -> Result<Self, NodeError> {
-        let unusable = |reason: String| NodeError::Url { reason };
-        let url = reqwest::Url::parse(url.trim()).map_err(|error| unusable(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(unusable(format!("scheme {:?} is neither http nor https", url.scheme())));
-        }
-        let host = url.host_str().ok_or_else(|| unusable("it names no host".to_owned()))?;
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(options.connect_timeout)
-            .timeout(options.timeout)
-            .redirect(reqwest::redirect::Policy::none());
-        if matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
-            // A proxy of the environment cannot reach this machine's own ports.
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| unusable(error.without_url().to_string()))?;
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let shown = format!("{}://{host}{port}", url.scheme());
+        let found = http::server(url, options.connect_timeout, options.timeout);
+        let Server { url, client, shown } = found.map_err(|reason| NodeError::Url { reason })?;
         Ok(StorageNode { inner: Arc::new(Inner { client, url, shown, options }) })
     }
 

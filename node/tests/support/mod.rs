@@ -1,4 +1,7 @@
-//! Whole nodes as processes, on a chain of their own: what the tests of several nodes share.
+//! Whole nodes as processes, on a chain of their own: what their tests share.
+
+// Each test uses a part of it.
+#![allow(dead_code)]
 
 use std::{
     fs,
@@ -175,10 +178,13 @@ pub(crate) struct NodeProcess {
     said: Arc<Mutex<String>>,
     rpc: SocketAddr,
     status: SocketAddr,
+    /// Where peers find it, as a multiaddress.
+    pub(crate) peers: String,
 }
 
 impl NodeProcess {
-    async fn start(mut command: Command) -> NodeProcess {
+    /// Starts `zgpu node` and waits until it says where it can be reached.
+    pub(crate) async fn start(mut command: Command) -> NodeProcess {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let said = Arc::new(Mutex::new(String::new()));
@@ -202,7 +208,10 @@ impl NodeProcess {
         })
         .await;
         let (rpc, status) = (place("clients").unwrap(), place("status").unwrap());
-        NodeProcess { child, said, rpc, status }
+        let text = said.lock().unwrap().clone();
+        let (_, peers) = text.split_once("peers at ").expect("the node says where peers find it");
+        let peers = peers.split(['\n', '"']).next().unwrap().trim().to_owned();
+        NodeProcess { child, said, rpc, status, peers }
     }
 
     /// Everything that it has said.
@@ -210,10 +219,15 @@ impl NodeProcess {
         self.said.lock().unwrap().clone()
     }
 
+    /// What the status listener answers, and with which code.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        exchange(self.status, head).await.expect("the status listener answers")
+    }
+
     /// The status document.
     pub(crate) async fn status(&self) -> Value {
-        let head = "GET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_owned();
-        let (code, text) = exchange(self.status, head).await.expect("the status listener answers");
+        let (code, text) = self.get("/status").await;
         assert_eq!(code, 200, "{text}");
         serde_json::from_str(&text).unwrap()
     }
@@ -265,8 +279,13 @@ impl NodeProcess {
     }
 
     /// Sends a signal and waits for the end.
-    pub(crate) async fn end_with(mut self, signal: &str) -> (ExitStatus, String) {
+    pub(crate) async fn end_with(self, signal: &str) -> (ExitStatus, String) {
         kill(self.child.id().unwrap(), signal);
+        self.ended().await
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(mut self) -> (ExitStatus, String) {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("it does not end: {}", self.said())).unwrap();
         (status, self.said())

@@ -1,0 +1,34 @@
+//! Servers that are spoken to over HTTP: a URL, a client for it, and the part of the URL that may be shown.
+
+use std::time::Duration;
+
+use alloy::transports::http::reqwest::{self, Url, redirect::Policy};
+
+/// A server, and how it is reached.
+pub(crate) struct Server {
+    /// Its URL, which may hold credentials.
+    pub(crate) url: Url,
+    /// Follows no redirects.
+    pub(crate) client: reqwest::Client,
+    /// Scheme, host and port.
+    pub(crate) shown: String,
+}
+
+/// Prepares requests to the server at `url`; nothing is sent yet. The error says what is wrong, without the URL.
+pub(crate) fn server(url: &str, connect_timeout: Duration, timeout: Duration) -> Result<Server, String> {
+    let url = Url::parse(url.trim()).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("scheme {:?} is neither http nor https", url.scheme()));
+    }
+    let host = url.host_str().ok_or("it names no host")?;
+    let mut builder =
+        reqwest::Client::builder().timeout(timeout).connect_timeout(connect_timeout).redirect(Policy::none());
+    if matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+        // A proxy of the environment cannot reach this machine's own ports.
+        builder = builder.no_proxy();
+    }
+    let client = builder.build().map_err(|error| error.without_url().to_string())?;
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let shown = format!("{}://{host}{port}", url.scheme());
+    Ok(Server { url, client, shown })
+}
