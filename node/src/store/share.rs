@@ -78,6 +78,11 @@ impl Store {
         self.inner.share().shard
     }
 
+    /// True when the load lies in the shard that is kept, and is not pruned.
+    pub fn keeps(&self, load: u64) -> bool {
+        self.inner.share().contains(load)
+    }
+
     /// The shard that is kept, now and whenever it changes.
     pub fn watch_shard(&self) -> watch::Receiver<Shard> {
         self.inner.shard.subscribe()

@@ -114,6 +114,10 @@ pub(super) fn read_batch(store: &Store, miner_id: &H256, jobs: Vec<SealJob>) -> 
     let mut batch = Batch { first_masks: Vec::new(), data: Vec::new(), loads: Vec::with_capacity(jobs.len()) };
     for mut job in jobs {
         let Some(load) = store.load(job.load)? else { continue };
+        // Asked after the revision was read: a load that is given up later makes it stale.
+        if !store.keeps(job.load) {
+            continue;
+        }
         // Data may have gone since the task was made.
         job.seals.retain(|(seal, _)| load.known >> seal & 1 == 1);
         let start = batch.data.len();
@@ -151,7 +155,32 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use zgpu_core::{file::SubmissionNode, flow::place, shard::Shard, tree::zero_root};
+
     use super::*;
+    use crate::store::{Settings, Transaction};
+
+    /// What was given up is there until the pruner comes by; it is not sealed any more, and keeps nothing else from it.
+    #[test]
+    fn loads_that_are_given_up_after_the_search_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { reserve_bytes: 1 << 20, write_buffer_bytes: 16 << 20, ..Settings::default() };
+        let store = Store::open_with(dir.path(), settings).unwrap();
+        let nodes = vec![SubmissionNode { root: zero_root(13), height: 13 }];
+        let start = place::<StoreError>(store.flow_length(), &[13]).unwrap().start;
+        store.append(&Transaction { seq: 0, data_root: zero_root(13), start, size_bytes: 8 << 18, nodes }).unwrap();
+        let (miner, context) = (H256([1; 32]), H256([2; 32]));
+        let tasks = store.unsealed(&miner, start / 1024, store.flow_length(), 100).unwrap();
+        assert_eq!(tasks.iter().map(|task| task.load).collect::<Vec<_>>(), (8..16).collect::<Vec<_>>());
+        let seals = |task: &SealTask| seals_in(task.seals).map(|seal| (seal, context)).collect();
+        let jobs = tasks.iter().map(|task| SealJob { load: task.load, seals: seals(task) }).collect();
+
+        store.set_shard(Shard::new(1, 2).unwrap()).unwrap();
+        let batch = read_batch(&store, &miner, jobs).unwrap();
+        store.put_sealed(&miner, &batch.loads(&batch.data)).unwrap();
+        assert_eq!(batch.masks(), [9, 11, 13, 15].map(|load| (load, u64::MAX)));
+        assert_eq!(store.sealed_loads(&miner, 0..u64::MAX).unwrap(), batch.masks());
+    }
 
     #[test]
     fn seals_of_a_mask_and_where_they_start() {
