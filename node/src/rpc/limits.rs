@@ -37,6 +37,10 @@ impl Gate {
     }
 }
 
+/// Room for the body of a request. It travels with the request, so that work that outlives its client still counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Room(#[allow(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
+
 /// Lets requests in only as far as their bodies fit a budget of memory, and ends those that take too long.
 /// A request that does not say how long it is counts as the longest.
 #[derive(Clone, Debug)]
@@ -100,7 +104,7 @@ where
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
-    fn call(&mut self, request: HttpRequest<B>) -> Self::Future {
+    fn call(&mut self, mut request: HttpRequest<B>) -> Self::Future {
         let needs = self.budget.needs(&request);
         let budget = self.budget.clone();
         // The service that was polled is the one to be called.
@@ -108,7 +112,10 @@ where
         let mut inner = std::mem::replace(&mut self.inner, spare);
         Box::pin(async move {
             let answer = async {
-                let _room = budget.kib.clone().acquire_many_owned(needs).await.expect("the semaphore is never closed");
+                let room = budget.kib.clone().acquire_many_owned(needs).await.expect("the semaphore is never closed");
+                let room = Room(Arc::new(room));
+                request.extensions_mut().insert(room.clone());
+                let _room = room;
                 inner.call(request).await.map_err(Into::into)
             };
             match tokio::time::timeout(budget.timeout, answer).await {
@@ -123,4 +130,45 @@ fn timed_out() -> HttpResponse {
     let mut response = HttpResponse::new(HttpBody::from("the request took too long"));
     *response.status_mut() = 408u16.try_into().expect("408 is a status");
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use tokio::sync::oneshot;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    /// The client is told that it took too long, and what goes on for it keeps its room until it is over.
+    #[tokio::test]
+    async fn work_that_outlives_its_client_keeps_its_room() {
+        let budget = BodyBudget::new(64 << 10, 64 << 10, Duration::from_millis(50));
+        let (finish, finished) = mpsc::channel::<()>();
+        let finished = Arc::new(Mutex::new(finished));
+        let (done, is_done) = oneshot::channel();
+        let done = Arc::new(Mutex::new(Some(done)));
+        let service = budget.layer(service_fn(move |request: HttpRequest<()>| {
+            let room = request.extensions().get::<Room>().cloned();
+            let (finished, done) = (finished.clone(), done.clone());
+            async move {
+                let work = tokio::task::spawn_blocking(move || {
+                    finished.lock().unwrap().recv().unwrap();
+                    assert!(room.is_some(), "the room came with the request");
+                    drop(room);
+                    done.lock().unwrap().take().unwrap().send(()).unwrap();
+                });
+                work.await.unwrap();
+                Ok::<_, BoxError>(HttpResponse::new(HttpBody::empty()))
+            }
+        }));
+        let mut request = HttpRequest::new(());
+        request.headers_mut().insert("content-length", "40000".parse().unwrap());
+        assert_eq!(service.oneshot(request).await.unwrap().status().as_u16(), 408);
+        assert_eq!(budget.kib.available_permits(), 64 - 40);
+        finish.send(()).unwrap();
+        is_done.await.unwrap();
+        assert_eq!(budget.kib.available_permits(), 64);
+    }
 }

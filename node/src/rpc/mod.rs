@@ -25,7 +25,7 @@ use std::{
 };
 
 use jsonrpsee::{
-    RpcModule,
+    Extensions, RpcModule,
     server::{BatchRequestConfig, Server, ServerConfig, ServerHandle, middleware::http::HostFilterLayer},
     types::{ErrorObjectOwned, Params},
 };
@@ -45,7 +45,7 @@ pub use self::{
 use self::{
     error::RpcError,
     grpc::{GrpcParts, GrpcServer},
-    limits::{BodyBudget, Gate},
+    limits::{BodyBudget, Gate, Room},
     metrics::Metrics,
     pool::Pool,
 };
@@ -352,15 +352,16 @@ impl Methods {
         F: Fn(&Api, &Params<'_>) -> Result<T, RpcError> + Copy + Send + Sync + 'static,
     {
         let calls = self.calls.clone();
-        let call = move |params: Params<'static>, api: Arc<Api>, _| {
+        let call = move |params: Params<'static>, api: Arc<Api>, extensions: Extensions| {
             let (gate, calls) = (gate.clone(), calls.clone());
+            let room = extensions.get::<Room>().cloned();
             async move {
                 let started = Instant::now();
                 let answer = match gate.enter().await {
                     Ok(place) => {
-                        // The place goes with the work, not with the client's patience.
+                        // Place and room go with the work, not with the client's patience.
                         let work = move || {
-                            let _place = place;
+                            let (_place, _room) = (place, room);
                             run(&api, &params)
                         };
                         blocking(work).await
