@@ -435,11 +435,6 @@ impl ChainClient {
         self.context(self.read(self.contracts.flow, Flow::makeContextWithResultCall {}).await?)
     }
 
-    /// The context as it is stored; an epoch that is due may be missing.
-    pub async fn stored_context(&self) -> Result<MineContext, ChainError> {
-        self.context(self.read(self.contracts.flow, Flow::getContextCall {}).await?)
-    }
-
     fn context(&self, context: contracts::MineContext) -> Result<MineContext, ChainError> {
         Ok(MineContext {
             epoch: self.small("epoch of the context", context.epoch)?,
