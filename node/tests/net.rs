@@ -700,23 +700,56 @@ async fn discovery(
         Protocol::Tcp(port) => Some(port),
         _ => None,
     });
-    let config = DiscoveryConfig {
+    let config = discovery_config(key, identity, tcp_port.unwrap());
+    Discovery::start(DiscoveryConfig { boot_records, boot_addresses, ..config }).await.unwrap()
+}
+
+fn discovery_config(key: Keypair, identity: NetworkIdentity, tcp_port: u16) -> DiscoveryConfig {
+    DiscoveryConfig {
         key,
         identity,
         listen: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
         ip: Some(Ipv4Addr::LOCALHOST),
-        tcp_port: tcp_port.unwrap(),
+        tcp_port,
         record_file: None,
-        boot_records,
-        boot_addresses,
+        boot_records: vec![],
+        boot_addresses: vec![],
         target: 2,
         period: Duration::from_millis(300),
         private_addresses: true,
         udp_port: None,
         has_identity: true,
         tuning: Tuning::default(),
-    };
-    Discovery::start(config).await.unwrap()
+    }
+}
+
+/// A node that does not know its address, as behind a router or in a rented machine, learns it from those that it meets.
+#[tokio::test]
+async fn an_address_is_learned_when_many_agree_on_it() {
+    let identity = ours().identity;
+    let mut boot_records: Vec<String> = Vec::new();
+    let mut hosts = Vec::new();
+    // Ten have to agree; the last one does not know where it is.
+    for index in 0..13 {
+        let key = Keypair::generate_secp256k1();
+        let host = Host::start_as(key.clone(), ours(), Timeouts::default()).await;
+        let ip = (index < 12).then_some(Ipv4Addr::LOCALHOST);
+        let config = discovery_config(key, identity, 4000 + index);
+        let config = DiscoveryConfig { ip, target: 50, boot_records: boot_records.clone(), ..config };
+        let discovery = Discovery::start(config).await.unwrap();
+        boot_records.is_empty().then(|| boot_records.push(discovery.record()));
+        tokio::spawn(discovery.run(host.net.clone()));
+        hosts.push(host);
+    }
+    let lost = hosts.pop().unwrap();
+    assert_eq!(lost.net.seen_at(), None);
+    let start = Instant::now();
+    while lost.net.seen_at().is_none() {
+        assert!(start.elapsed() < PATIENCE, "nobody tells it");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(lost.net.seen_at(), Some("/ip4/127.0.0.1/tcp/4012".parse().unwrap()));
+    assert!(hosts.iter().all(|host| host.net.seen_at().is_none()), "what is configured is not asked for");
 }
 
 #[tokio::test]

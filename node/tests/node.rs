@@ -388,6 +388,10 @@ async fn a_node_gets_the_files_of_another() {
     let answer = second.call("zgs_downloadSegmentWithProofByTxSeq", json!([0, 0])).await;
     assert_eq!((&answer["data"], &answer["root"]), (&segment["data"], &json!(tree.root())));
     second.until_status("it counts its peer", |status| status["peers"]["connected"] == 1).await;
+    let tells_where = |status: &Value| {
+        status["peers"]["announced_at"].as_str().is_some_and(|address| address.starts_with("/ip4/127.0.0.1/tcp/"))
+    };
+    second.until_status("it says where it tells others to reach it", tells_where).await;
     assert_eq!(second.call("zgs_getStatus", json!([])).await["connectedPeers"], 1);
     assert_eq!(metric(&second.get("/metrics").await.1, "zgpu_node_peers"), Some(1.0));
     for node in [second, first] {

@@ -134,7 +134,7 @@ pub struct RouterConfig {
     /// True when who announces a file must be seen at the address that it announces. Default false.
     pub check_announced_ip: bool,
     /// Where this node is to be reached, such as `/ip4/1.2.3.4/tcp/1234`; without it, the first public address that it
-    /// listens at. Default `None`.
+    /// listens at, or else the one at which others see it. Default `None`.
     pub public_address: Option<Multiaddr>,
     /// Time for which announcements are gathered. Default 1 s.
     pub batcher_timeout: Duration,

@@ -184,8 +184,9 @@ impl Shared {
         let router = &self.config.router;
         let listening = lock(&self.listening);
         let public = || listening.iter().find(|address| is_public(address));
-        let any = || listening.first().filter(|_| router.private_ip_enabled);
-        router.public_address.as_ref().or_else(public).or_else(any).cloned()
+        let seen = || self.net.seen_at().filter(|address| router.private_ip_enabled || is_public(address));
+        let any = || listening.first().filter(|_| router.private_ip_enabled).cloned();
+        router.public_address.clone().or_else(|| public().cloned()).or_else(seen).or_else(any)
     }
 
     fn job(&self, seq: u64) -> Option<Arc<Job>> {
@@ -352,6 +353,11 @@ impl FilesHandle {
     /// Who this node is on the network.
     pub fn local_peer(&self) -> PeerId {
         self.shared.net.local_peer()
+    }
+
+    /// Where others are told to reach this node; `None` while it does not know.
+    pub fn announced_at(&self) -> Option<Multiaddr> {
+        self.shared.address()
     }
 
     /// Listeners and peers.

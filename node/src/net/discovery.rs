@@ -277,10 +277,18 @@ impl Discovery {
         self.discv5.local_enr().to_base64()
     }
 
+    /// Where enough others agree that they see this node, with the port at which it is to be reached; `None` where that is
+    /// configured.
+    fn seen_at(&self) -> Option<Multiaddr> {
+        let ip = self.discv5.local_enr().ip4().filter(|_| self.config.ip.is_none())?;
+        Some(Multiaddr::from(ip).with(Protocol::Tcp(self.config.tcp_port)))
+    }
+
     /// Searches until the network has been shut down.
     pub async fn run(self, net: NetHandle) {
         let mut unknown = self.config.boot_addresses.clone();
         while let Ok(peers) = net.peers().await {
+            net.set_seen_at(self.seen_at());
             if peers.len() < self.config.target {
                 self.ask_for_records(&mut unknown).await;
                 if self.search(&net).await.is_err() {

@@ -8,6 +8,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     io,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,7 +26,7 @@ use libp2p::{
     tcp, yamux,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{debug, warn};
@@ -248,6 +249,7 @@ enum Command {
 #[derive(Clone)]
 pub struct NetHandle {
     commands: mpsc::Sender<Command>,
+    seen_at: Arc<watch::Sender<Option<Multiaddr>>>,
     local_peer: PeerId,
     key: Keypair,
 }
@@ -256,6 +258,20 @@ impl NetHandle {
     /// Who we are.
     pub fn local_peer(&self) -> PeerId {
         self.local_peer
+    }
+
+    /// Where other nodes say that they see this one, `/ip4/…/tcp/…` with the port that it tells; `None` while too few agree.
+    pub fn seen_at(&self) -> Option<Multiaddr> {
+        self.seen_at.borrow().clone()
+    }
+
+    /// Notes where others see this node.
+    pub(super) fn set_seen_at(&self, address: Option<Multiaddr>) {
+        self.seen_at.send_if_modified(|seen| {
+            let has_changed = *seen != address;
+            *seen = address;
+            has_changed
+        });
     }
 
     /// Signs an announcement as this node; its `peer_id` must be ours.
@@ -395,7 +411,12 @@ impl NetService {
         }
         let (commands_in, commands) = mpsc::channel(CHANNEL_CAPACITY);
         let (events, events_out) = mpsc::channel(CHANNEL_CAPACITY);
-        let handle = NetHandle { commands: commands_in, local_peer: *swarm.local_peer_id(), key: config.key.clone() };
+        let handle = NetHandle {
+            commands: commands_in,
+            seen_at: Arc::new(watch::Sender::new(None)),
+            local_peer: *swarm.local_peer_id(),
+            key: config.key.clone(),
+        };
         let now = Instant::now();
         let boot_node = |address: &Multiaddr| BootNode { address: address.clone(), peer: peer_of(address), due: now };
         let boot_nodes = config.boot_nodes.iter().map(boot_node).collect();

@@ -224,6 +224,8 @@ impl SyncFacts {
 pub struct PeerFacts {
     /// Who this node is.
     pub peer_id: String,
+    /// Where others are told to reach it; none while it does not know.
+    pub announced_at: Option<String>,
     /// Peers that it is connected to.
     pub connected: u64,
     /// Files that are being fetched.
@@ -239,6 +241,7 @@ impl PeerFacts {
         let state = files.service_state();
         PeerFacts {
             peer_id: files.local_peer().to_base58(),
+            announced_at: files.announced_at().map(|address| address.to_string()),
             connected: *files.connected_peers().borrow(),
             fetching: state.syncing.len() as u64,
             ready: state.auto.as_ref().map_or(0, |auto| auto.ready as u64),
@@ -535,7 +538,14 @@ mod tests {
             chain: None,
             no_chain_because: None,
             sync: Some(sync()),
-            peers: Some(PeerFacts { peer_id: "16Uiu2".into(), connected: 5, fetching: 0, ready: 0, pending: 0 }),
+            peers: Some(PeerFacts {
+                peer_id: "16Uiu2".into(),
+                announced_at: None,
+                connected: 5,
+                fetching: 0,
+                ready: 0,
+                pending: 0,
+            }),
             mining: Some(mining),
             prune: None,
             is_starting: false,
