@@ -1,6 +1,9 @@
 //! Files between nodes: real stores and real sockets on loopback, links that break, peers that lie. Transactions are appended
 //! to all stores directly, as the chain would report them.
 
+#[path = "support/sample.rs"]
+mod sample;
+
 use std::{
     io::{BufRead, BufReader, Read},
     net::{Ipv4Addr, SocketAddr},
@@ -14,7 +17,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -25,10 +28,8 @@ use tokio::{
 };
 use zgpu_core::{
     H256,
-    file::{FileShape, FileTree, submission_root},
-    flow::place,
     shard::Shard,
-    units::{BYTES_PER_LOAD, SECTORS_PER_LOAD},
+    units::{BYTES_PER_LOAD, BYTES_PER_SECTOR, SECTORS_PER_LOAD},
 };
 use zgpu_node::{
     files::{Files, FilesConfig, FilesHandle},
@@ -36,14 +37,16 @@ use zgpu_node::{
         self, GossipEvent, NetEvent, NetHandle, NetSettings, NetTasks, Timeouts,
         wire::{
             Message, NetworkIdentity, PROTOCOL_VERSION, Request, Response, ShardConfig, Status, TxId,
-            gossip::Timed,
+            gossip::{FileAnnouncement, Timed},
             rpc::{ChunkRequest, ChunksWithProof, FlowProof, Refusal},
             types::ShardedFile,
         },
     },
     rpc::{self, Connections, NodeStatus, RpcConfig, RpcHandle, any_local_port, serve},
-    store::{SectorProof, Settings, Store, StoreError, Transaction},
+    store::{SectorProof, Settings, Store, StoreError},
 };
+
+use sample::Sample;
 
 /// Longer than anything takes here, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -56,56 +59,6 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     while !is_so().await {
         assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
         sleep(Duration::from_millis(20)).await;
-    }
-}
-
-struct Sample {
-    data: Vec<u8>,
-    tree: FileTree,
-}
-
-impl Sample {
-    fn new(size: usize, seed: u64) -> Self {
-        let mut data = vec![0; size];
-        StdRng::seed_from_u64(seed).fill_bytes(&mut data);
-        let shape = FileShape::new(size as u64).unwrap();
-        let tree = FileTree::read(shape, &data[..], |_| ()).unwrap();
-        Sample { data, tree }
-    }
-
-    fn segments(&self) -> u64 {
-        self.tree.shape().segments()
-    }
-
-    fn append(&self, store: &Store) -> u64 {
-        let nodes = self.tree.submission_nodes();
-        let heights: Vec<u32> = nodes.iter().map(|node| node.height).collect();
-        let start = place::<StoreError>(store.flow_length(), &heights).unwrap().start;
-        let data_root = submission_root(&nodes).unwrap();
-        let seq = store.next_seq();
-        store.append(&Transaction { seq, data_root, start, size_bytes: self.data.len() as u64, nodes }).unwrap();
-        seq
-    }
-
-    fn put_segment(&self, store: &Store, seq: u64, index: u64) {
-        let data = self.data.chunks(BYTES_PER_LOAD).nth(index as usize).unwrap();
-        store.put_segment(seq, index, data, &self.tree.proof(index).unwrap()).unwrap();
-    }
-
-    fn upload(&self, store: &Store, seq: u64) {
-        (0..self.segments()).for_each(|index| self.put_segment(store, seq, index));
-        store.finalise(seq).unwrap();
-    }
-
-    fn add(&self, store: &Store) -> u64 {
-        let seq = self.append(store);
-        self.upload(store, seq);
-        seq
-    }
-
-    fn is_in(&self, store: &Store, seq: u64) -> bool {
-        let segment = |index| store.read_segment(seq, index).unwrap();
-        (0..self.segments()).flat_map(|index| segment(index).unwrap()).eq(self.data.iter().copied())
     }
 }
 
@@ -267,6 +220,7 @@ async fn a_late_joiner_gets_all_files_and_new_ones() {
     assert!(new.is_in(&c.store, seq));
     // The same file again needs nobody.
     let again = new.append(&c.store);
+    c.files.start_file(again).unwrap();
     c.has(again).await;
     let state = b.files.service_state();
     assert!(state.caught_up && state.auto.is_some());
@@ -275,6 +229,53 @@ async fn a_late_joiner_gets_all_files_and_new_ones() {
     b.stop().await;
     c.has_peers(0).await;
     c.stop().await;
+}
+
+/// One worker that keeps the order of the log, and none for any file.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_come_in_the_order_of_the_log() {
+    const LOST: u64 = 5;
+    let dirs = [folder(), folder()];
+    let a = Node::start(dirs[0].path(), &[], config()).await;
+    let store = open_store(dirs[1].path());
+    let mut samples: Vec<Sample> = (0..16).map(|seed| Sample::new(1000 + 40_000 * seed as usize, seed)).collect();
+    for (seq, sample) in (0..).zip(&samples) {
+        assert_eq!((sample.append(&a.store), sample.append(&store)), (seq, seq));
+        if seq != LOST {
+            sample.upload(&a.store, seq);
+        }
+    }
+    let mut in_order = auto();
+    (in_order.sync.max_random_workers, in_order.sync.max_sequential_workers) = (0, 1);
+    let mut finalised = store.watch_finalised();
+    let b = Node::start_on(store, dirs[1].path(), std::slice::from_ref(&a.address), in_order).await;
+    let (rpc, _status) = rpc_of(&b).await;
+    let state = call(rpc.address(), "admin_getSyncServiceState", json!([])).await.unwrap();
+    assert_eq!(
+        (&state["autoSyncSerial"]["name"], &state["catchedUp"]),
+        (&json!("sequential"), &json!(true)),
+        "{state}"
+    );
+    let mut came = Vec::new();
+    while came.len() < samples.len() - 1 {
+        came.push(timeout(PATIENCE, finalised.recv()).await.expect("the next file comes").unwrap());
+    }
+    assert_eq!(came, (0..16).filter(|seq| *seq != LOST).collect::<Vec<u64>>());
+
+    // What nobody had is tried again, and what is new follows, also for a node without workers for any file.
+    samples[LOST as usize].upload(&a.store, LOST);
+    b.has(LOST).await;
+    samples.push(Sample::new(300_000, 100));
+    assert_eq!((samples[16].append(&b.store), samples[16].add(&a.store)), (16, 16));
+    b.has(16).await;
+    for (seq, sample) in (0..).zip(&samples) {
+        assert!(sample.is_in(&b.store, seq), "{seq}");
+    }
+    let auto = b.files.service_state().auto.unwrap();
+    assert_eq!((auto.sequential, auto.random), (Some(vec![]), vec![]));
+    rpc.stop().await;
+    a.stop().await;
+    b.stop().await;
 }
 
 /// A link between two nodes that does what it is told.
@@ -550,18 +551,134 @@ async fn liars_are_banned_and_the_file_comes_from_an_honest_peer() {
     victim.stop().await;
 }
 
+/// Another range than asked for may be a mistake: an offence, and no ban before there are many.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_another_range_is_sent_away_and_nothing_of_it_is_kept() {
+    let dirs = [folder(), folder()];
+    let honest = Node::start(dirs[0].path(), &[], config()).await;
+    let sample = Sample::new(MIB + 300, 7);
+    let seq = sample.add(&honest.store);
+    let victim = Node::start(dirs[1].path(), &[], config()).await;
+    assert_eq!(sample.append(&victim.store), seq);
+    // The true sectors without the last one, each of them proven.
+    let truth = honest.store.clone();
+    let tx_id = TxId { seq, hash: H256::ZERO };
+    let one_less = move |chunks: &mut ChunksWithProof| {
+        let end = chunks.start + (chunks.data.len() / BYTES_PER_SECTOR) as u64 - 1;
+        *chunks = truthful(&truth, &ChunkRequest { tx_id, start: chunks.start, end, root_seq: seq });
+    };
+    type Lie = Box<dyn Fn(&mut ChunksWithProof) + Send + Sync>;
+    let lies: [(&str, Lie); 3] = [
+        ("ends too early", Box::new(one_less)),
+        ("starts elsewhere", Box::new(|chunks| chunks.start += 1)),
+        ("ends too late", Box::new(|chunks| chunks.data.extend([0; BYTES_PER_SECTOR]))),
+    ];
+    for (what, lie) in lies {
+        let told = AtomicU64::new(0);
+        let counted = |chunks: &mut ChunksWithProof| {
+            told.fetch_add(1, Ordering::SeqCst);
+            lie(chunks);
+        };
+        if victim.files.sync_status(seq) == "unknown" || victim.files.sync_status(seq).starts_with("Failed") {
+            victim.files.start_file(seq).unwrap();
+        }
+        let liar = Liar::meet(&victim).await.lie(honest.store.clone(), counted).await;
+        let overview = victim.net.overview().await.unwrap();
+        let record = overview.peers.iter().find(|record| record.peer == liar).expect("it is remembered");
+        assert!(record.score < -20.0 && record.score >= -50.0 && !record.is_banned, "{what}: {record:?}");
+        assert!(told.load(Ordering::SeqCst) >= 3, "{what}: one lie is not the end");
+        assert_eq!(victim.store.status(seq).unwrap().unwrap().stored, 0, "{what}");
+    }
+    victim.net.dial(honest.address.clone()).await.unwrap();
+    until("the file comes from the honest peer", async || {
+        if victim.files.sync_status(seq).starts_with("Failed") {
+            victim.files.start_file(seq).unwrap();
+        }
+        victim.store.is_finalised(seq).unwrap()
+    })
+    .await;
+    assert!(sample.is_in(&victim.store, seq));
+    honest.stop().await;
+    victim.stop().await;
+}
+
+/// An announcement leads to whom it names, at the address that this peer has signed, whoever passes it on.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_announces_for_another() {
+    let dirs = [folder(), folder()];
+    let honest = Node::start(dirs[0].path(), &[], config()).await;
+    let samples = [Sample::new(300_000, 7), Sample::new(5000, 8)];
+    let victim = Node::start(dirs[1].path(), &[], config()).await;
+    for sample in &samples {
+        assert_eq!(sample.append(&victim.store), sample.add(&honest.store));
+    }
+    let tx_id = |seq| {
+        let transaction = honest.store.transaction(seq).unwrap().unwrap();
+        TxId::new(seq, &transaction.data_root, transaction.start, transaction.size_bytes, &transaction.nodes)
+    };
+    let liar = Liar::meet(&victim).await;
+    let trap = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let trap_address =
+        Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(trap.local_addr().unwrap().port())).to_vec();
+    let mut real_address = honest.address.clone();
+    real_address.pop();
+    let announcement = |seq, peer: PeerId, address: &[u8]| Timed {
+        inner: FileAnnouncement {
+            tx_ids: vec![tx_id(seq)],
+            shard: ShardConfig::WHOLE,
+            peer_id: peer.to_bytes(),
+            address: address.to_vec(),
+        },
+        timestamp: unix_time(),
+    };
+    let (us, them) = (liar.net.local_peer(), honest.net.local_peer());
+    // In the name of another, with a key of one's own; or in one's own name, with the other's words changed.
+    let in_its_name = liar.net.sign(announcement(0, them, &trap_address)).unwrap();
+    let real = honest.net.sign(announcement(0, them, &real_address.to_vec())).unwrap();
+    let mut moved = real.clone();
+    moved.announcement.inner.address = trap_address.clone();
+    let mut stolen = real.clone();
+    stolen.announcement.inner.peer_id = us.to_bytes();
+    // Behind those, a good one about another file: when it has come, they have been judged.
+    let good = liar.net.sign(announcement(1, us, &trap_address)).unwrap();
+    for signed in [in_its_name, moved, stolen, good] {
+        let message = Message::AnnounceFile(vec![signed]);
+        // Before the other side has subscribed, nothing is published.
+        until("it is published", async || liar.net.publish(message.clone()).await.is_ok()).await;
+    }
+    let locations = |seq| victim.files.file_location(seq, false).unwrap().unwrap().len();
+    until("the good announcement has come", async || locations(1) == 1).await;
+    assert_eq!(locations(0), 0, "no false one is believed");
+    assert!(timeout(Duration::from_millis(300), trap.accept()).await.is_err(), "nobody is led into the trap");
+
+    // What the honest peer has signed is good, and may be told again by a stranger.
+    let again = Message::AnnounceFile(vec![real]);
+    liar.net.publish(again).await.unwrap();
+    until("the true announcement has come", async || locations(0) == 1).await;
+    victim.files.start_file(0).unwrap();
+    victim.has(0).await;
+    assert!(samples[0].is_in(&victim.store, 0));
+    assert!(timeout(Duration::from_millis(300), trap.accept()).await.is_err(), "nobody is led into the trap");
+    honest.stop().await;
+    victim.stop().await;
+}
+
+fn unix_time() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    since.as_secs().try_into().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_floods_or_belongs_elsewhere_is_sent_away() {
     let dir = folder();
     let node = Node::start(dir.path(), &[], auto()).await;
-    // Another range than asked for is an offence, not a ban; the peer is left for this file.
     let mut flood = Liar::meet(&node).await;
     let id = flood.net.local_peer();
     let file = ShardedFile { tx_id: TxId { seq: 5, hash: H256([7; 32]) }, shard: ShardConfig::WHOLE };
     let start = Instant::now();
     while !node.is_banned(id).await {
         assert!(start.elapsed() < PATIENCE, "a flood goes on");
-        let timestamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as u32;
+        let timestamp = unix_time();
         for _ in 0..20 {
             // Before the other side has subscribed, nothing is published; after it has gone, neither.
             let _ = flood.net.publish(Message::NewFile(Timed { inner: file, timestamp })).await;

@@ -1,5 +1,8 @@
 //! Uploads over gRPC, by a client that is generated from the protocol, into a real store beside the JSON-RPC.
 
+#[path = "support/sample.rs"]
+mod sample;
+
 use std::{
     fs,
     future::Future,
@@ -8,7 +11,6 @@ use std::{
 };
 
 use prost::Message;
-use rand::{RngCore, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tonic::{Code, Status, transport::Channel};
@@ -16,16 +18,14 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
-use zgpu_core::{
-    file::{FileShape, FileTree},
-    flow::place,
-    units::{BYTES_PER_LOAD, BYTES_PER_SECTOR},
-};
+use zgpu_core::units::BYTES_PER_LOAD;
 use zgpu_node::{
     client::node::{NodeOptions, StorageNode},
     rpc::{Connections, NetworkIdentity, NodeStatus, ProtocolVersion, RpcConfig, RpcHandle, any_local_port, serve},
-    store::{Settings, Store, StoreError, Transaction},
+    store::{Settings, Store},
 };
+
+use sample::Sample;
 
 use client::{
     DataRoot, FileProof, PingRequest, SegmentWithProof, UploadSegmentsByTxSeqRequest,
@@ -107,49 +107,19 @@ impl Node {
     }
 }
 
-struct Sample {
-    data: Vec<u8>,
-    tree: FileTree,
+fn segment(sample: &Sample, index: u64) -> SegmentWithProof {
+    let proof = sample.tree.proof(index).unwrap();
+    SegmentWithProof {
+        root: Some(DataRoot { value: sample.root().0.to_vec() }),
+        data: sample.whole_sectors(index),
+        index,
+        proof: Some(FileProof { lemma: proof.lemma.iter().map(|hash| hash.0.to_vec()).collect(), path: proof.path }),
+        file_size: sample.data.len() as u64,
+    }
 }
 
-impl Sample {
-    fn new(size: usize, seed: u64) -> Self {
-        let mut data = vec![0; size];
-        StdRng::seed_from_u64(seed).fill_bytes(&mut data);
-        let shape = FileShape::new(size as u64).unwrap();
-        let tree = FileTree::read(shape, &data[..], |_| ()).unwrap();
-        Sample { data, tree }
-    }
-
-    fn segment(&self, index: u64) -> SegmentWithProof {
-        let mut data = self.data.chunks(BYTES_PER_LOAD).nth(index as usize).unwrap().to_vec();
-        data.resize(data.len().next_multiple_of(BYTES_PER_SECTOR), 0);
-        let proof = self.tree.proof(index).unwrap();
-        SegmentWithProof {
-            root: Some(DataRoot { value: self.tree.root().0.to_vec() }),
-            data,
-            index,
-            proof: Some(FileProof {
-                lemma: proof.lemma.iter().map(|hash| hash.0.to_vec()).collect(),
-                path: proof.path,
-            }),
-            file_size: self.data.len() as u64,
-        }
-    }
-
-    fn segments(&self, indexes: std::ops::Range<u64>, tx_seq: u64) -> UploadSegmentsByTxSeqRequest {
-        UploadSegmentsByTxSeqRequest { segments: indexes.map(|index| self.segment(index)).collect(), tx_seq }
-    }
-
-    /// Appends what the chain would report.
-    fn append(&self, store: &Store) -> u64 {
-        let nodes = self.tree.submission_nodes();
-        let heights: Vec<u32> = nodes.iter().map(|node| node.height).collect();
-        let start = place::<StoreError>(store.flow_length(), &heights).unwrap().start;
-        let (seq, data_root, size_bytes) = (store.next_seq(), self.tree.root(), self.data.len() as u64);
-        store.append(&Transaction { seq, data_root, start, size_bytes, nodes }).unwrap();
-        seq
-    }
+fn segments(sample: &Sample, indexes: std::ops::Range<u64>, tx_seq: u64) -> UploadSegmentsByTxSeqRequest {
+    UploadSegmentsByTxSeqRequest { segments: indexes.map(|index| segment(sample, index)).collect(), tx_seq }
 }
 
 fn refused(result: Result<tonic::Response<client::Empty>, Status>, code: Code, text: &str) {
@@ -168,25 +138,25 @@ fn files_go_up_and_come_down_over_json() {
         let sample = Sample::new(13 * BYTES_PER_LOAD + 700, 1);
         let seq = sample.append(&node.store);
         // Ten segments are what the network's client sends at once; they fit the usual 4 MiB.
-        client.upload_segments_by_tx_seq(sample.segments(0..10, seq)).await.unwrap();
+        client.upload_segments_by_tx_seq(segments(&sample, 0..10, seq)).await.unwrap();
         assert!(!node.store.is_finalised(seq).unwrap());
-        let again = client.upload_segments_by_tx_seq(sample.segments(9..14, seq)).await;
+        let again = client.upload_segments_by_tx_seq(segments(&sample, 9..14, seq)).await;
         refused(again, Code::Internal, "Failed to put segment: segment has already been uploaded or is being uploaded");
         assert!(!node.store.has_segment(seq, 10).unwrap(), "a duplicate ends the call");
-        client.upload_segments_by_tx_seq(sample.segments(10..14, seq)).await.unwrap();
+        client.upload_segments_by_tx_seq(segments(&sample, 10..14, seq)).await.unwrap();
         node.until_finalised(seq).await;
-        let again = client.upload_segments_by_tx_seq(sample.segments(3..4, seq)).await;
+        let again = client.upload_segments_by_tx_seq(segments(&sample, 3..4, seq)).await;
         refused(again, Code::Internal, "already uploaded and finalized");
 
         let json = StorageNode::new(&format!("http://{}", node.rpc.address()), NodeOptions::default()).unwrap();
         for index in 0..14 {
             let given = json.segment_with_proof(seq, index).await.unwrap().unwrap();
-            assert!(given.data == sample.segment(index).data, "segment {index}");
+            assert!(given.data == segment(&sample, index).data, "segment {index}");
         }
 
         // Segments may come before their transaction, as over JSON: both use one pool.
         let early = Sample::new(2 * BYTES_PER_LOAD, 2);
-        client.upload_segments_by_tx_seq(early.segments(0..2, 1)).await.unwrap();
+        client.upload_segments_by_tx_seq(segments(&early, 0..2, 1)).await.unwrap();
         let seq = early.append(&node.store);
         node.until_finalised(seq).await;
         client.upload_segments_by_tx_seq(UploadSegmentsByTxSeqRequest::default()).await.unwrap();
@@ -223,7 +193,7 @@ fn what_is_wrong_is_refused_in_the_networks_words() {
         ];
         for (change, code, text) in cases {
             // What is wrong in form is found before anything is stored.
-            let mut request = sample.segments(0..2, seq);
+            let mut request = segments(&sample, 0..2, seq);
             change(&mut request.segments[1]);
             if code != invalid {
                 request.segments.remove(0);
@@ -233,13 +203,13 @@ fn what_is_wrong_is_refused_in_the_networks_words() {
         }
         // A large file of an unknown transaction is not kept.
         let large = Sample::new(11 << 20, 2);
-        let request = large.segments(0..1, 99);
+        let request = segments(&large, 0..1, 99);
         refused(client.upload_segments_by_tx_seq(request).await, Code::Internal, "caching of large file");
         // More than 4 MiB is not read.
-        let request = large.segments(0..17, 99);
+        let request = segments(&large, 0..17, 99);
         refused(client.upload_segments_by_tx_seq(request).await, Code::OutOfRange, "4194304");
         // And the service is as it was.
-        client.upload_segments_by_tx_seq(sample.segments(0..3, seq)).await.unwrap();
+        client.upload_segments_by_tx_seq(segments(&sample, 0..3, seq)).await.unwrap();
         node.until_finalised(seq).await;
     });
 }
@@ -258,7 +228,7 @@ fn the_limits_are_those_of_the_node() {
         let mut client = node.client().await;
         let sample = Sample::new(5 * BYTES_PER_LOAD, 1);
         let seq = sample.append(&node.store);
-        refused(client.upload_segments_by_tx_seq(sample.segments(0..5, seq)).await, Code::OutOfRange, "1048576");
+        refused(client.upload_segments_by_tx_seq(segments(&sample, 0..5, seq)).await, Code::OutOfRange, "1048576");
 
         // A client that begins a message and does not go on holds the room until its time is up.
         let (body, stalled) = futures::channel::mpsc::unbounded::<Result<bytes::Bytes, Status>>();
@@ -276,7 +246,7 @@ fn the_limits_are_those_of_the_node() {
         // Everybody waits for it, and gets through after it.
         let uploads = (0..5).map(|index| {
             let mut client = client.clone();
-            let request = sample.segments(index..index + 1, seq);
+            let request = segments(&sample, index..index + 1, seq);
             async move {
                 loop {
                     match client.upload_segments_by_tx_seq(request.clone()).await {

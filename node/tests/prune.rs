@@ -1,5 +1,8 @@
 //! The pruner: a store within its budget, and expired pricing chunks of a real chain.
 
+#[path = "support/sample.rs"]
+mod sample;
+
 use std::{path::Path, time::Duration};
 
 use alloy::{
@@ -8,11 +11,9 @@ use alloy::{
     providers::ProviderBuilder,
     signers::local::PrivateKeySigner,
 };
-use rand::{RngCore, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use zgpu_core::{
-    file::{FileShape, FileTree, SubmissionNode, submission_root},
-    flow::place,
+    file::SubmissionNode,
     shard::Shard,
     tree::zero_root,
     units::{BYTES_PER_LOAD, SECTORS_PER_LOAD},
@@ -28,8 +29,10 @@ use zgpu_node::{
         upload::{submit_file, zero_submission},
     },
     duties::prune::{PruneSettings, PruneState, PruneStatus, Pruner},
-    store::{Settings, Store, StoreError, Transaction},
+    store::{Settings, Store},
 };
+
+use sample::{Sample, append};
 
 const PER_LOAD: u64 = SECTORS_PER_LOAD as u64;
 
@@ -38,27 +41,9 @@ fn open(dir: &Path) -> Store {
         .unwrap()
 }
 
-fn append(store: &Store, size_bytes: u64, nodes: Vec<SubmissionNode>) -> u64 {
-    let heights: Vec<u32> = nodes.iter().map(|node| node.height).collect();
-    let start = place::<StoreError>(store.flow_length(), &heights).unwrap().start;
-    let data_root = submission_root(&nodes).unwrap();
-    let seq = store.next_seq();
-    store.append(&Transaction { seq, data_root, start, size_bytes, nodes }).unwrap();
-    seq
-}
-
 /// Appends a file of random bytes and stores it.
 fn add(store: &Store, size: usize, seed: u64) -> u64 {
-    let mut data = vec![0; size];
-    StdRng::seed_from_u64(seed).fill_bytes(&mut data);
-    let shape = FileShape::new(size as u64).unwrap();
-    let tree = FileTree::read(shape, &data[..], |_| ()).unwrap();
-    let seq = append(store, size as u64, tree.submission_nodes());
-    for (index, segment) in (0..).zip(data.chunks(BYTES_PER_LOAD)) {
-        store.put_segment(seq, index, segment, &tree.proof(index).unwrap()).unwrap();
-    }
-    store.finalise(seq).unwrap();
-    seq
+    Sample::new(size, seed).add(store)
 }
 
 fn often(max_sectors: u64) -> PruneSettings {

@@ -1,5 +1,8 @@
 //! The JSON-RPC interface over real sockets: every method, every refusal, and the network's TypeScript SDK as a client.
 
+#[path = "support/sample.rs"]
+mod sample;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
@@ -15,18 +18,17 @@ use alloy::{
     signers::local::PrivateKeySigner,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rand::{RngCore, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use zgpu_core::{
     H256,
     digest::parent,
-    file::{FileShape, FileTree, SubmissionNode, submission_root},
-    flow::{fold_siblings, place},
+    file::SubmissionNode,
+    flow::fold_siblings,
     shard::Shard,
     tree::{sector_hash, unbalanced_root, zero_root},
-    units::{BYTES_PER_LOAD, BYTES_PER_SECTOR, SECTORS_PER_LOAD},
+    units::{BYTES_PER_LOAD, SECTORS_PER_LOAD},
 };
 use zgpu_node::{
     chain::{
@@ -40,67 +42,20 @@ use zgpu_node::{
         Connections, MinerCommand, NetworkIdentity, NodeStatus, ProtocolVersion, RpcConfig, RpcHandle, any_local_port,
         serve,
     },
-    store::{Settings, Store, StoreError, Transaction},
+    store::{Settings, Store},
 };
+
+use sample::{Sample, append};
 
 const FLOW: &str = "0x62d4144db0f0a6fbbaeb6296c785c71b3d57c526";
 
-/// A file of random bytes.
-struct Sample {
-    data: Vec<u8>,
-    tree: FileTree,
-}
-
-impl Sample {
-    fn new(size: usize, seed: u64) -> Self {
-        let mut data = vec![0; size];
-        StdRng::seed_from_u64(seed).fill_bytes(&mut data);
-        Sample::of(data)
-    }
-
-    fn of(data: Vec<u8>) -> Self {
-        let shape = FileShape::new(data.len() as u64).unwrap();
-        let tree = FileTree::read(shape, &data[..], |_| ()).unwrap();
-        Sample { data, tree }
-    }
-
-    fn root(&self) -> H256 {
-        self.tree.root()
-    }
-
-    /// Segment `index` with its last sector filled with zeros.
-    fn segment(&self, index: u64) -> Vec<u8> {
-        let mut bytes = self.data.chunks(BYTES_PER_LOAD).nth(index as usize).unwrap().to_vec();
-        bytes.resize(bytes.len().next_multiple_of(BYTES_PER_SECTOR), 0);
-        bytes
-    }
-
-    /// Segment `index` as clients send it.
-    fn wire(&self, index: u64) -> Value {
-        let proof = self.tree.proof(index).unwrap();
-        json!({
-            "root": self.root(), "data": STANDARD.encode(self.segment(index)), "index": index,
-            "proof": {"lemma": proof.lemma, "path": proof.path}, "fileSize": self.data.len(),
-        })
-    }
-
-    fn segments(&self) -> u64 {
-        self.tree.shape().segments()
-    }
-
-    fn append(&self, store: &Store) -> u64 {
-        append(store, self.data.len() as u64, self.tree.submission_nodes())
-    }
-}
-
-/// Appends what the chain would report.
-fn append(store: &Store, size_bytes: u64, nodes: Vec<SubmissionNode>) -> u64 {
-    let heights: Vec<u32> = nodes.iter().map(|node| node.height).collect();
-    let start = place::<StoreError>(store.flow_length(), &heights).unwrap().start;
-    let data_root = submission_root(&nodes).unwrap();
-    let seq = store.next_seq();
-    store.append(&Transaction { seq, data_root, start, size_bytes, nodes }).unwrap();
-    seq
+/// Segment `index` of a file, as clients send it.
+fn wire(sample: &Sample, index: u64) -> Value {
+    let proof = sample.tree.proof(index).unwrap();
+    json!({
+        "root": sample.root(), "data": STANDARD.encode(sample.whole_sectors(index)), "index": index,
+        "proof": {"lemma": proof.lemma, "path": proof.path}, "fileSize": sample.data.len(),
+    })
 }
 
 fn identity(chain_id: u64, flow: &str) -> NetworkIdentity {
@@ -151,7 +106,7 @@ impl Node {
 
     async fn upload(&self, sample: &Sample) {
         for index in 0..sample.segments() {
-            assert_eq!(self.ask("zgs_uploadSegment", json!([sample.wire(index)])).await, Value::Null);
+            assert_eq!(self.ask("zgs_uploadSegment", json!([wire(&sample, index)])).await, Value::Null);
         }
     }
 
@@ -261,12 +216,12 @@ async fn answers_have_the_networks_shapes() {
         assert_eq!(node.ask("zgs_checkFileFinalized", json!([which])).await, json!(true));
     }
     let segment = json!({
-        "root": root, "data": STANDARD.encode(sample.segment(0)), "index": 0,
+        "root": root, "data": STANDARD.encode(sample.whole_sectors(0)), "index": 0,
         "proof": {"lemma": [root], "path": []}, "fileSize": 1023,
     });
     assert_eq!(node.ask("zgs_downloadSegmentWithProof", json!([root, 0])).await, segment);
     assert_eq!(node.ask("zgs_downloadSegmentWithProofByTxSeq", json!([seq, 0])).await, segment);
-    let sectors = |from: usize, to: usize| json!(STANDARD.encode(&sample.segment(0)[from * 256..to * 256]));
+    let sectors = |from: usize, to: usize| json!(STANDARD.encode(&sample.whole_sectors(0)[from * 256..to * 256]));
     assert_eq!(node.ask("zgs_downloadSegment", json!([root, 0, 4])).await, sectors(0, 4));
     assert_eq!(node.ask("zgs_downloadSegmentByTxSeq", json!([seq, 1, 3])).await, sectors(1, 3));
 
@@ -365,7 +320,7 @@ async fn the_flow_is_told_and_proven() {
     );
     let error = node.call("zgs_getHashAtNodeIndex", json!([1u64 << 40])).await.unwrap_err();
     assert_eq!(error["message"], "Invalid params: node_index");
-    assert_eq!(node.ask("zgs_getDataByNodeIndex", json!([load])).await, json!([samples[1].segment(0)]));
+    assert_eq!(node.ask("zgs_getDataByNodeIndex", json!([load])).await, json!([samples[1].whole_sectors(0)]));
     let first: Vec<Vec<u8>> = serde_json::from_value(node.ask("zgs_getDataByNodeIndex", json!([0])).await).unwrap();
     assert_eq!(first.len(), 1, "all but the reserved sector");
     assert_eq!((first[0].len(), &first[0][..256]), ((SECTORS_PER_LOAD - 1) * 256, &samples[0].data[..]));
@@ -383,31 +338,31 @@ async fn segments_that_are_wrong_are_refused_in_the_networks_words() {
     let other_seq = other.append(&node.store);
 
     let change = |key: &str, value: Value| {
-        let mut wire = sample.wire(2);
+        let mut wire = wire(&sample, 2);
         wire[key] = value;
         wire
     };
     let lemma = |at: usize| {
-        let mut wire = sample.wire(2);
+        let mut wire = wire(&sample, 2);
         wire["proof"]["lemma"][at] = json!(H256([3; 32]));
         wire
     };
     let path = |path: &[bool], extra: usize| {
-        let mut wire = sample.wire(2);
+        let mut wire = wire(&sample, 2);
         let lemma: Vec<H256> = std::iter::repeat_n(sample.root(), path.len() + extra).collect();
         wire["proof"] = json!({"lemma": lemma, "path": path});
         wire
     };
-    let mut padding = sample.wire(33);
+    let mut padding = wire(&sample, 33);
     let steps = padding["proof"]["path"].as_array().unwrap().clone();
     // The last segment of data has all of the padding to its right.
     let sibling = steps.iter().position(|is_left| *is_left == json!(true)).unwrap();
     padding["proof"]["lemma"][1 + sibling] = json!(H256([3; 32]));
-    let mut filled = sample.wire(33);
-    let mut bytes = sample.segment(33);
+    let mut filled = wire(&sample, 33);
+    let mut bytes = sample.whole_sectors(33);
     *bytes.last_mut().unwrap() = 1;
     filled["data"] = json!(STANDARD.encode(bytes));
-    let mut other_data = sample.segment(2);
+    let mut other_data = sample.whole_sectors(2);
     other_data[7] ^= 1;
     let own_leaf = sample.tree.proof(2).unwrap().lemma[0];
     let other_leaf = zgpu_core::file::segment_root(sample.tree.shape(), 2, &other_data).unwrap();
@@ -445,7 +400,7 @@ async fn segments_that_are_wrong_are_refused_in_the_networks_words() {
     let error = node.call("zgs_uploadSegment", json!([filled])).await.unwrap_err();
     assert!(error["message"].as_str().unwrap().starts_with("data hash mismatch"), "{error}");
     assert_eq!(
-        node.call("zgs_uploadSegmentByTxSeq", json!([sample.wire(2), other_seq])).await,
+        node.call("zgs_uploadSegmentByTxSeq", json!([wire(&sample, 2), other_seq])).await,
         Err(json!({"code": -32603, "message": "Internal error", "data": "data root and tx seq not match"}))
     );
     for wire in [change("data", json!("?")), change("proof", json!(1)), change("root", json!("0x12")), json!(3)] {
@@ -457,10 +412,10 @@ async fn segments_that_are_wrong_are_refused_in_the_networks_words() {
     // A segment is taken once; lists by transaction skip what is there, others stop at it.
     let twice = failed("segment has already been uploaded or is being uploaded");
     assert_eq!(node.ask("zgs_uploadSegments", json!([[]])).await, Value::Null);
-    assert_eq!(node.ask("zgs_uploadSegmentByTxSeq", json!([sample.wire(2), seq])).await, Value::Null);
-    assert_eq!(node.call("zgs_uploadSegment", json!([sample.wire(2)])).await, Err(twice.clone()));
-    assert_eq!(node.call("zgs_uploadSegmentByTxSeq", json!([sample.wire(2), seq])).await, Err(twice.clone()));
-    let list = [sample.wire(0), sample.wire(2), sample.wire(33)];
+    assert_eq!(node.ask("zgs_uploadSegmentByTxSeq", json!([wire(&sample, 2), seq])).await, Value::Null);
+    assert_eq!(node.call("zgs_uploadSegment", json!([wire(&sample, 2)])).await, Err(twice.clone()));
+    assert_eq!(node.call("zgs_uploadSegmentByTxSeq", json!([wire(&sample, 2), seq])).await, Err(twice.clone()));
+    let list = [wire(&sample, 0), wire(&sample, 2), wire(&sample, 33)];
     assert_eq!(node.call("zgs_uploadSegments", json!([list])).await, Err(twice));
     assert_eq!(node.ask("zgs_uploadSegmentsByTxSeq", json!([list, seq])).await, Value::Null);
     let info = node.ask("zgs_getFileInfoByTxSeq", json!([seq])).await;
@@ -468,13 +423,13 @@ async fn segments_that_are_wrong_are_refused_in_the_networks_words() {
 
     // A part can be had before the whole is there.
     let part = node.ask("zgs_downloadSegmentWithProof", json!([sample.root(), 33])).await;
-    assert_eq!(part, sample.wire(33));
+    assert_eq!(part, wire(&sample, 33));
     assert_eq!(node.ask("zgs_downloadSegment", json!([sample.root(), 1024, 2048])).await, Value::Null);
 
     node.upload(&other).await;
     let finalised = wrong_param("root", "already uploaded and finalized");
-    assert_eq!(node.call("zgs_uploadSegment", json!([other.wire(0)])).await, Err(finalised.clone()));
-    assert_eq!(node.call("zgs_uploadSegmentsByTxSeq", json!([[other.wire(0)], other_seq])).await, Err(finalised));
+    assert_eq!(node.call("zgs_uploadSegment", json!([wire(&other, 0)])).await, Err(finalised.clone()));
+    assert_eq!(node.call("zgs_uploadSegmentsByTxSeq", json!([[wire(&other, 0)], other_seq])).await, Err(finalised));
 }
 
 /// The chain takes any roots: a file whose padding is not zeros can be submitted, and never be uploaded.
@@ -491,7 +446,7 @@ async fn padding_that_is_not_zeros_is_refused() {
     let seq = append(&node.store, sample.data.len() as u64, nodes);
     let root = parent(&head, &tail);
 
-    let mut wire = sample.wire(33);
+    let mut wire = wire(&sample, 33);
     wire["root"] = json!(root);
     let lemma = [leaves[33], leaves[32], parent(&leaves[34], &leaves[35]), head, root];
     wire["proof"] = json!({"lemma": lemma, "path": [false, true, false]});
@@ -509,7 +464,7 @@ async fn files_of_all_sizes_come_back_as_they_went() {
         let seq = sample.append(&node.store);
         // Backwards, all at once.
         let uploads = (0..sample.segments()).rev().map(|index| {
-            let (address, wire) = (node.rpc.address(), sample.wire(index));
+            let (address, wire) = (node.rpc.address(), wire(&sample, index));
             tokio::spawn(async move { call(address, "zgs_uploadSegmentByTxSeq", json!([wire, seq])).await.unwrap() })
         });
         for upload in uploads.collect::<Vec<_>>() {
@@ -525,7 +480,7 @@ async fn files_of_all_sizes_come_back_as_they_went() {
             let index = start / SECTORS_PER_LOAD as u64;
             assert_eq!(
                 node.ask("zgs_downloadSegmentWithProof", json!([sample.root(), index])).await,
-                sample.wire(index)
+                wire(&sample, index)
             );
         }
         assert!(read[size..].iter().all(|byte| *byte == 0));
@@ -545,32 +500,32 @@ async fn segments_may_come_before_their_transaction() {
     let node = Node::start_with(|config| config.pool.max_pending_sectors = 2500).await;
     let sample = Sample::new(1025 * 256, 6);
     let root = sample.root();
-    assert_eq!(node.ask("zgs_uploadSegmentByTxSeq", json!([sample.wire(0), 0])).await, Value::Null);
-    assert_eq!(node.ask("zgs_uploadSegment", json!([sample.wire(0)])).await, Value::Null, "again is fine");
+    assert_eq!(node.ask("zgs_uploadSegmentByTxSeq", json!([wire(&sample, 0), 0])).await, Value::Null);
+    assert_eq!(node.ask("zgs_uploadSegment", json!([wire(&sample, 0)])).await, Value::Null, "again is fine");
     assert_eq!(node.ask("zgs_getFileInfo", json!([root, true])).await, Value::Null);
 
     // Verified against its own root, bounded, and of one size.
-    let mut wrong = sample.wire(1);
+    let mut wrong = wire(&sample, 1);
     wrong["index"] = json!(0);
-    wrong["data"] = sample.wire(0)["data"].clone();
+    wrong["data"] = wire(&sample, 0)["data"].clone();
     let error = node.call("zgs_uploadSegment", json!([wrong])).await.unwrap_err();
     assert_eq!(error, failed("wrong position: proof_pos=1 provided=0"));
-    let mut large = sample.wire(0);
+    let mut large = wire(&sample, 0);
     large["fileSize"] = json!((10 << 20) + 1);
     let text = "caching of large file when tx is unavailable is not supported";
     assert_eq!(node.call("zgs_uploadSegment", json!([large])).await, Err(wrong_param("file_size", text)));
-    let mut empty = sample.wire(0);
+    let mut empty = wire(&sample, 0);
     empty["fileSize"] = json!(0);
     assert_eq!(node.call("zgs_uploadSegment", json!([empty])).await, Err(wrong_param("file_size", "file is empty")));
     let zeros = [Sample::of(vec![0; 300 * 1024]), Sample::of(vec![0; 300 * 1024 - 255])];
     assert_eq!(zeros[0].root(), zeros[1].root());
-    assert_eq!(node.ask("zgs_uploadSegment", json!([zeros[0].wire(0)])).await, Value::Null);
+    assert_eq!(node.ask("zgs_uploadSegment", json!([wire(&zeros[0], 0)])).await, Value::Null);
     let text = "file size in segment doesn't match with file size declared in previous segment. \
                 Previous total segments:2, current total segments:2";
-    assert_eq!(node.call("zgs_uploadSegment", json!([zeros[1].wire(0)])).await, Err(failed(text)));
+    assert_eq!(node.call("zgs_uploadSegment", json!([wire(&zeros[1], 0)])).await, Err(failed(text)));
     let third = Sample::new(1000 * 256, 7);
     let text = "exceeds the maximum cached chunks of whole pool: 2500";
-    assert_eq!(node.call("zgs_uploadSegment", json!([third.wire(0)])).await, Err(failed(text)));
+    assert_eq!(node.call("zgs_uploadSegment", json!([wire(&third, 0)])).await, Err(failed(text)));
 
     // The transaction comes: the segment is written, the file goes on as any other.
     let seq = sample.append(&node.store);
@@ -584,10 +539,10 @@ async fn segments_may_come_before_their_transaction() {
         }
         assert!(started.elapsed() < Duration::from_secs(60));
     }
-    assert_eq!(node.ask("zgs_uploadSegment", json!([sample.wire(1)])).await, Value::Null);
+    assert_eq!(node.ask("zgs_uploadSegment", json!([wire(&sample, 1)])).await, Value::Null);
     assert_eq!(node.ask("zgs_checkFileFinalized", json!([seq])).await, json!(true));
     // There is room again.
-    assert_eq!(node.ask("zgs_uploadSegment", json!([third.wire(0)])).await, Value::Null);
+    assert_eq!(node.ask("zgs_uploadSegment", json!([wire(&third, 0)])).await, Value::Null);
     let third_seq = third.append(&node.store);
     node.until_finalised(third_seq).await;
 }
@@ -620,7 +575,7 @@ async fn transactions_of_one_file_share_its_data() {
             node.until_finalised(*seq).await;
             for index in 0..sample.segments() {
                 let segment = node.ask("zgs_downloadSegmentWithProofByTxSeq", json!([seq, index])).await;
-                assert_eq!(segment, sample.wire(index), "{size} bytes, transaction {seq}, segment {index}");
+                assert_eq!(segment, wire(&sample, index), "{size} bytes, transaction {seq}, segment {index}");
             }
             // All of its sectors can be mined, the padding too.
             let transaction = node.store.transaction(*seq).unwrap().unwrap();
@@ -644,14 +599,14 @@ async fn transactions_of_one_file_share_its_data() {
     assert_eq!(long.root(), short.root());
     let seqs = [long.append(&node.store), short.append(&node.store)];
     for index in 0..3 {
-        let upload = json!([short.wire(index), seqs[1]]);
+        let upload = json!([wire(&short, index), seqs[1]]);
         assert_eq!(node.ask("zgs_uploadSegmentByTxSeq", upload).await, Value::Null);
     }
     for (seq, sample) in seqs.into_iter().zip([&long, &short]) {
         node.until_finalised(seq).await;
         for index in 0..3 {
             let segment = node.ask("zgs_downloadSegmentWithProofByTxSeq", json!([seq, index])).await;
-            assert_eq!(segment, sample.wire(index));
+            assert_eq!(segment, wire(&sample, index));
         }
     }
 }
@@ -661,7 +616,7 @@ async fn a_reverted_file_needs_only_what_was_missing() {
     let node = Node::start().await;
     let sample = Sample::new(BYTES_PER_LOAD * 2, 9);
     let seq = sample.append(&node.store);
-    assert_eq!(node.ask("zgs_uploadSegment", json!([sample.wire(0)])).await, Value::Null);
+    assert_eq!(node.ask("zgs_uploadSegment", json!([wire(&sample, 0)])).await, Value::Null);
     let before = node.store.root_at(node.store.flow_length()).unwrap();
     node.store.truncate(seq).unwrap();
     assert_eq!(node.ask("zgs_getFileInfoByTxSeq", json!([seq])).await, Value::Null);
@@ -675,7 +630,7 @@ async fn a_reverted_file_needs_only_what_was_missing() {
     // What was uploaded before came back with the file; what was counted before the revert does not count.
     let info = node.ask("zgs_getFileInfoByTxSeq", json!([again])).await;
     assert_eq!((&info["uploadedSegNum"], &info["finalized"]), (&json!(1), &json!(false)));
-    assert_eq!(node.ask("zgs_uploadSegment", json!([sample.wire(1)])).await, Value::Null);
+    assert_eq!(node.ask("zgs_uploadSegment", json!([wire(&sample, 1)])).await, Value::Null);
     node.upload(&other).await;
     for seq in [seq, again] {
         assert!(node.store.status(seq).unwrap().unwrap().finalised);
@@ -702,7 +657,7 @@ async fn a_shard_takes_every_segment_and_has_its_own() {
             let is_complete = stored == kept.len();
             assert_eq!(info["finalized"], json!(is_complete));
             assert_eq!(info["uploadedSegNum"], if is_complete { json!(9) } else { json!(stored) });
-            let upload = node.call("zgs_uploadSegmentByTxSeq", json!([sample.wire(index), seq])).await;
+            let upload = node.call("zgs_uploadSegmentByTxSeq", json!([wire(&sample, index), seq])).await;
             match is_complete {
                 false => assert_eq!(upload, Ok(Value::Null)),
                 true => assert_eq!(upload, Err(wrong_param("root", "already uploaded and finalized"))),
@@ -714,7 +669,7 @@ async fn a_shard_takes_every_segment_and_has_its_own() {
             let data = node.ask("zgs_downloadSegmentByTxSeq", json!([seq, range.0, range.1])).await;
             let proven = node.ask("zgs_downloadSegmentWithProof", json!([sample.root(), index])).await;
             if kept.contains(&index) {
-                assert_eq!((data, proven), (json!(STANDARD.encode(sample.segment(index))), sample.wire(index)));
+                assert_eq!((data, proven), (json!(STANDARD.encode(sample.whole_sectors(index))), wire(&sample, index)));
             } else {
                 assert_eq!((data, proven), (Value::Null, Value::Null));
             }
@@ -733,11 +688,11 @@ async fn a_shard_takes_every_segment_and_has_its_own() {
             .collect();
         let wants = |seq: &u64| shard.contains(node.store.transaction(*seq).unwrap().unwrap().start / 1024);
         assert_eq!(seqs.iter().filter(|seq| wants(seq)).count(), 2);
-        assert_eq!(node.ask("zgs_uploadSegment", json!([small.wire(0)])).await, Value::Null);
+        assert_eq!(node.ask("zgs_uploadSegment", json!([wire(&small, 0)])).await, Value::Null);
         for seq in seqs {
             node.until_finalised(seq).await;
             let data = node.ask("zgs_downloadSegmentByTxSeq", json!([seq, 0, 2])).await;
-            assert_eq!(data, if wants(&seq) { json!(STANDARD.encode(small.segment(0))) } else { Value::Null });
+            assert_eq!(data, if wants(&seq) { json!(STANDARD.encode(small.whole_sectors(0))) } else { Value::Null });
         }
     }
     ids.sort_unstable();
@@ -763,8 +718,8 @@ async fn pruned_files_are_told_and_take_no_data() {
         assert_eq!(node.ask("zgs_getFileInfo", json!([sample.root(), true])).await, Value::Null);
         assert_eq!(node.ask("zgs_checkFileFinalized", json!([seq])).await, json!(false));
         let pruned = Err(wrong_param("root", "already pruned"));
-        assert_eq!(node.call("zgs_uploadSegmentByTxSeq", json!([sample.wire(0), seq])).await, pruned);
-        assert_eq!(node.call("zgs_uploadSegment", json!([sample.wire(0)])).await, pruned);
+        assert_eq!(node.call("zgs_uploadSegmentByTxSeq", json!([wire(&sample, 0), seq])).await, pruned);
+        assert_eq!(node.call("zgs_uploadSegment", json!([wire(&sample, 0)])).await, pruned);
         assert_eq!(node.ask("zgs_downloadSegment", json!([sample.root(), 0, 1])).await, Value::Null);
         assert_eq!(node.ask("zgs_downloadSegmentByTxSeq", json!([seq, 0, 1])).await, Value::Null);
         assert_eq!(node.ask("zgs_downloadSegmentWithProofByTxSeq", json!([seq, 0])).await, Value::Null);
@@ -912,7 +867,7 @@ async fn upload_until_killed() {
             sample.append(&store);
         }
         for index in 0..sample.segments() {
-            call(rpc.address(), "zgs_uploadSegment", json!([sample.wire(index)])).await.unwrap();
+            call(rpc.address(), "zgs_uploadSegment", json!([wire(&sample, index)])).await.unwrap();
             println!("acknowledged {seed} {index}");
         }
     }
@@ -956,7 +911,10 @@ async fn what_was_acknowledged_survives_a_kill() {
         for index in &stored {
             node.until(&format!("segment {index} of file {seed}"), |store| store.has_segment(seq, *index).unwrap())
                 .await;
-            assert_eq!(node.ask("zgs_downloadSegmentWithProofByTxSeq", json!([seq, index])).await, sample.wire(*index));
+            assert_eq!(
+                node.ask("zgs_downloadSegmentWithProofByTxSeq", json!([seq, index])).await,
+                wire(&sample, *index)
+            );
         }
         if stored.len() as u64 == sample.segments() {
             node.until_finalised(seq).await;
@@ -1067,7 +1025,7 @@ async fn the_devnet_stays_open_for_clients() {
     let status = call(address, "zgs_getStatus", json!([])).await.unwrap();
     assert!(status["nextTxSeq"].as_u64() > Some(2), "{status}");
     assert_eq!(call(address, "zgs_checkFileFinalized", json!([1])).await, Ok(json!(true)));
-    assert_eq!(call(address, "zgs_uploadSegment", json!([Sample::new(300, 1).wire(0)])).await, Ok(Value::Null));
+    assert_eq!(call(address, "zgs_uploadSegment", json!([wire(&Sample::new(300, 1), 0)])).await, Ok(Value::Null));
     let started = Instant::now();
     while call(address, "zgs_getStatus", json!([])).await.unwrap()["logSyncHeight"] == json!(0) {
         assert!(started.elapsed() < Duration::from_secs(60), "the log is not followed");

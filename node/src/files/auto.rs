@@ -59,14 +59,24 @@ async fn work(shared: Arc<Shared>, walk: Arc<AsyncMutex<Walk>>, origin: Origin) 
     }
 }
 
-/// The next file to fetch, and how often it failed before.
+/// The next file to fetch, and how often it failed before. A worker for any file takes what somebody has before it walks; one
+/// that keeps the order of the log walks first, and takes what came behind its end after that.
 async fn next(shared: &Arc<Shared>, walk: &AsyncMutex<Walk>, origin: Origin) -> Option<(u64, u32)> {
-    if origin == Origin::Random {
-        let taken = lock(&shared.queue).take(&mut rand::rng(), Instant::now());
-        if taken.is_some() {
-            return taken;
-        }
+    if origin == Origin::Sequential {
+        return match walk_on(shared, walk).await {
+            Some(seq) => Some((seq, 0)),
+            None => lock(&shared.queue).take_first(Instant::now()),
+        };
     }
+    let taken = lock(&shared.queue).take_any(&mut rand::rng(), Instant::now());
+    match taken {
+        Some(taken) => Some(taken),
+        None => walk_on(shared, walk).await.map(|seq| (seq, 0)),
+    }
+}
+
+/// The next file of the walk that is not here, not under way, and not to be tried again later; `None` between two walks.
+async fn walk_on(shared: &Arc<Shared>, walk: &AsyncMutex<Walk>) -> Option<u64> {
     let mut walk = walk.lock().await;
     let now = Instant::now();
     if walk.resumes.is_some_and(|at| at > now) {
@@ -75,8 +85,8 @@ async fn next(shared: &Arc<Shared>, walk: &AsyncMutex<Walk>, origin: Origin) -> 
     walk.resumes = None;
     loop {
         while let Some(seq) = walk.found.pop_front() {
-            if !lock(&shared.queue).contains(seq) && !shared.is_syncing(seq) {
-                return Some((seq, 0));
+            if !shared.is_syncing(seq) && lock(&shared.queue).claim(seq) {
+                return Some(seq);
             }
         }
         let (store, from) = (shared.shelf.0.clone(), walk.next);

@@ -48,10 +48,6 @@ impl Queue {
         self.pending.len()
     }
 
-    pub(super) fn contains(&self, seq: u64) -> bool {
-        self.ready_at.contains_key(&seq) || self.pending.contains_key(&seq)
-    }
-
     /// Somebody has the file now. False when there is no room, or it is ready already.
     pub(super) fn add_ready(&mut self, seq: u64) -> bool {
         if self.ready.len() >= self.capacity || self.ready_at.contains_key(&seq) {
@@ -89,16 +85,36 @@ impl Queue {
     }
 
     /// Takes out a ready file, any of them, or else a pending one that is due. Tells how often it failed.
-    pub(super) fn take(&mut self, random: &mut impl Rng, now: Instant) -> Option<(u64, u32)> {
-        if !self.ready.is_empty() {
-            let seq = self.ready[random.random_range(0..self.ready.len())];
-            self.remove(seq);
-            return Some((seq, 0));
+    pub(super) fn take_any(&mut self, random: &mut impl Rng, now: Instant) -> Option<(u64, u32)> {
+        if self.ready.is_empty() {
+            return self.take_pending(now);
         }
+        let seq = self.ready[random.random_range(0..self.ready.len())];
+        self.remove(seq);
+        Some((seq, 0))
+    }
+
+    /// The same, and of the ready files the first one in the log. Looks at all of them.
+    pub(super) fn take_first(&mut self, now: Instant) -> Option<(u64, u32)> {
+        let Some(seq) = self.ready.iter().min().copied() else { return self.take_pending(now) };
+        self.remove(seq);
+        Some((seq, 0))
+    }
+
+    fn take_pending(&mut self, now: Instant) -> Option<(u64, u32)> {
         let (_, seq) = *self.pending_order.first().filter(|(due, _)| *due <= now)?;
         let attempts = self.pending.get(&seq).map_or(0, |pending| pending.attempts);
         self.remove(seq);
         Some((seq, attempts))
+    }
+
+    /// Takes out a file by its number, wherever it is. False, and nothing changes, when it is to be tried again later.
+    pub(super) fn claim(&mut self, seq: u64) -> bool {
+        if self.pending.contains_key(&seq) {
+            return false;
+        }
+        self.remove(seq);
+        true
     }
 }
 
@@ -117,12 +133,26 @@ mod tests {
         queue.add_pending(3, 1, now);
         assert_eq!((queue.ready_count(), queue.pending_count()), (4, 1));
         queue.remove(0);
-        let mut taken: Vec<u64> = (0..3).map(|_| queue.take(&mut random, now).unwrap().0).collect();
+        let mut taken: Vec<u64> = (0..3).map(|_| queue.take_any(&mut random, now).unwrap().0).collect();
         taken.sort();
         assert_eq!(taken, [1, 2, 4]);
-        assert_eq!(queue.take(&mut random, now), None);
-        assert_eq!(queue.take(&mut random, now + Duration::from_secs(10)), Some((3, 1)));
-        assert!(!queue.contains(3) && queue.pending_order.is_empty());
+        assert_eq!(queue.take_any(&mut random, now), None);
+        assert_eq!(queue.take_any(&mut random, now + Duration::from_secs(10)), Some((3, 1)));
+        assert!(queue.pending.is_empty() && queue.pending_order.is_empty());
+    }
+
+    #[test]
+    fn in_order_the_first_comes_first_and_what_waits_is_not_claimed() {
+        let now = Instant::now();
+        let mut queue = Queue::new(9, Duration::from_secs(10));
+        assert!([5, 2, 8, 3].into_iter().all(|seq| queue.add_ready(seq)));
+        queue.add_pending(1, 4, now);
+        assert!(queue.claim(3) && queue.claim(100) && !queue.claim(1));
+        let order: Vec<_> = (0..4).map(|_| queue.take_first(now)).collect();
+        assert_eq!(order, [Some((2, 0)), Some((5, 0)), Some((8, 0)), None]);
+        let due = now + Duration::from_secs(80);
+        assert!(!queue.claim(1), "one that is due is still taken with its number of attempts");
+        assert_eq!((queue.take_first(due), queue.take_first(due)), (Some((1, 4)), None));
     }
 
     #[test]
@@ -131,8 +161,8 @@ mod tests {
         let mut queue = Queue::new(5, Duration::from_secs(10));
         for (attempts, seconds) in [(1, 10), (2, 20), (4, 80), (30, 3600), (100, 3600)] {
             queue.add_pending(1, attempts, now);
-            assert_eq!(queue.take(&mut random, now + Duration::from_secs(seconds - 1)), None);
-            assert_eq!(queue.take(&mut random, now + Duration::from_secs(seconds)), Some((1, attempts)));
+            assert_eq!(queue.take_any(&mut random, now + Duration::from_secs(seconds - 1)), None);
+            assert_eq!(queue.take_any(&mut random, now + Duration::from_secs(seconds)), Some((1, attempts)));
         }
         (0..9).for_each(|seq| queue.add_pending(seq, 1, now));
         assert_eq!(queue.pending_count(), 5);

@@ -181,7 +181,7 @@ fn ranges_of_several_segments_and_parts_of_them() {
     assert!(matches!(store.chunks(1, 0..1, 0), Err(StoreError::UnknownTransaction { .. })));
     // A root from before the file.
     let more = Sample::new(100, 2);
-    let seq = add(&store, &more);
+    let seq = more.add(&store);
     assert!(matches!(store.chunks(seq, 0..1, 0), Err(StoreError::NoProof { .. })));
 }
 

@@ -4,6 +4,8 @@ mod chunks;
 mod kills;
 mod model;
 mod reverted;
+#[path = "../support/sample.rs"]
+mod sample;
 mod shares;
 
 use std::{
@@ -16,17 +18,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{Rng, RngCore, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tempfile::TempDir;
 use zgpu_core::{
     H256,
     digest::keccak256,
-    file::{FileProof, FileShape, FileTree, SubmissionNode},
+    file::{FileProof, FileTree, SubmissionNode},
     flow::{fold_siblings, place, tree_height},
     tree::{sector_hash, unbalanced_root, zero_root},
     units::{BYTES_PER_LOAD, BYTES_PER_SEAL, BYTES_PER_SECTOR, SEALS_PER_LOAD, SECTORS_PER_LOAD, SECTORS_PER_SEAL},
 };
 use zgpu_node::store::{Put, SealTask, SealedLoad, Settings, Store, StoreError, Transaction};
+
+use sample::{Sample, transaction};
 
 const MINER: H256 = H256([0x11; 32]);
 const CONTEXT: H256 = H256([0x22; 32]);
@@ -38,58 +42,6 @@ fn settings() -> Settings {
 
 fn open(dir: &TempDir) -> Store {
     Store::open_with(dir.path(), settings()).unwrap()
-}
-
-/// A file of random bytes.
-struct Sample {
-    data: Vec<u8>,
-    tree: FileTree,
-}
-
-impl Sample {
-    fn new(size: usize, seed: u64) -> Self {
-        let mut data = vec![0; size];
-        StdRng::seed_from_u64(seed).fill_bytes(&mut data);
-        let shape = FileShape::new(size as u64).unwrap();
-        let tree = FileTree::read(shape, &data[..], |_| ()).unwrap();
-        Sample { data, tree }
-    }
-
-    fn segment(&self, index: u64) -> &[u8] {
-        self.data.chunks(BYTES_PER_LOAD).nth(index as usize).unwrap()
-    }
-
-    fn segments(&self) -> u64 {
-        self.tree.shape().segments()
-    }
-
-    /// The transaction that the chain reports when it is submitted to the flow as the store has it.
-    fn transaction(&self, store: &Store) -> Transaction {
-        transaction(store, self.data.len() as u64, self.tree.submission_nodes())
-    }
-
-    fn upload(&self, store: &Store, seq: u64) {
-        for index in 0..self.segments() {
-            let proof = self.tree.proof(index).unwrap();
-            assert_eq!(store.put_segment(seq, index, self.segment(index), &proof).unwrap(), Put::Stored);
-        }
-        store.finalise(seq).unwrap();
-    }
-}
-
-fn transaction(store: &Store, size_bytes: u64, nodes: Vec<SubmissionNode>) -> Transaction {
-    let heights: Vec<u32> = nodes.iter().map(|node| node.height).collect();
-    let start = place::<StoreError>(store.flow_length(), &heights).unwrap().start;
-    let data_root = zgpu_core::file::submission_root(&nodes).unwrap();
-    Transaction { seq: store.next_seq(), data_root, start, size_bytes, nodes }
-}
-
-/// Appends a file and uploads it.
-fn add(store: &Store, sample: &Sample) -> u64 {
-    let transaction = sample.transaction(store);
-    store.append(&transaction).unwrap();
-    sample.upload(store, transaction.seq);
-    transaction.seq
 }
 
 /// Seals one seal, by the definition: each 32-byte word is mixed with the hash of the sealed word before it.
@@ -475,7 +427,7 @@ fn zeros_inside_a_file_and_in_its_padding_become_known() {
 
     // Padding in whole segments behind data.
     let sample = Sample::new(BYTES_PER_LOAD * 66 + 999, 4);
-    let seq = add(&store, &sample);
+    let seq = sample.add(&store);
     let (start, length) = (store.transaction(seq).unwrap().unwrap().start, store.flow_length());
     for segment in [66, 67, 71] {
         let load = start / 1024 + segment;
@@ -490,15 +442,15 @@ fn a_cut_flow_forgets_what_was_behind_and_goes_on() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir);
     let kept = Sample::new(20_000, 1);
-    add(&store, &kept);
+    kept.add(&store);
     let (length, root) = (store.flow_length(), store.root_at(store.flow_length()).unwrap());
     seal_everything(&store);
     let sealed_before = store.sealed_loads(&MINER, 0..u64::MAX).unwrap();
 
     let gone = Sample::new(30_000, 2);
     let large = Sample::new(700_000, 3);
-    add(&store, &gone);
-    add(&store, &large);
+    gone.add(&store);
+    large.add(&store);
     seal_everything(&store);
     let stale = store.load(0).unwrap().unwrap();
 
@@ -529,7 +481,7 @@ fn a_cut_flow_forgets_what_was_behind_and_goes_on() {
 
     // Another history over the same sectors.
     let instead = Sample::new(700_001, 4);
-    let seq = add(&store, &instead);
+    let seq = instead.add(&store);
     assert_eq!(seq, 1);
     seal_everything(&store);
     check_seals(&store);
@@ -548,7 +500,7 @@ fn a_cut_flow_forgets_what_was_behind_and_goes_on() {
 fn damaged_seals_are_found_dropped_and_sealed_anew() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir);
-    add(&store, &Sample::new(5 * BYTES_PER_LOAD, 1));
+    Sample::new(5 * BYTES_PER_LOAD, 1).add(&store);
     let tasks = seal_everything(&store);
     assert!(store.unsealed(&MINER, 0, u64::MAX, 100).unwrap().is_empty());
     let total = check_seals(&store);
@@ -604,7 +556,7 @@ fn damaged_seals_are_found_dropped_and_sealed_anew() {
 fn seals_follow_contexts_miners_and_the_contextualised_length() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir);
-    add(&store, &Sample::new(2 * BYTES_PER_LOAD, 1));
+    Sample::new(2 * BYTES_PER_LOAD, 1).add(&store);
     assert_eq!(store.transaction(0).unwrap().unwrap().start, 2048);
     // Only what lies wholly below the contextualised length.
     assert!(store.unsealed(&MINER, 0, 16, 10).unwrap().is_empty());
@@ -741,7 +693,7 @@ fn a_full_disk_refuses_writes_and_keeps_what_is_there() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir);
     let sample = Sample::new(BYTES_PER_LOAD, 1);
-    add(&store, &sample);
+    sample.add(&store);
     drop(store);
     let full = Settings { reserve_bytes: u64::MAX / 2, ..settings() };
     let store = Store::open_with(dir.path(), full).unwrap();
@@ -756,7 +708,7 @@ fn a_full_disk_refuses_writes_and_keeps_what_is_there() {
     assert_eq!(store.read_segment(0, 0).unwrap().unwrap(), sample.data);
     drop(store);
     let store = open(&dir);
-    assert_eq!(add(&store, &more), 1);
+    assert_eq!(more.add(&store), 1);
 }
 
 /// Runs this test binary again for one test alone, with `folder` to work in.
@@ -921,7 +873,7 @@ fn dropping_half_of_two_gib() {
     for turn in 0..8u8 {
         sample.data.iter_mut().for_each(|byte| *byte ^= turn);
         sample.tree = FileTree::read(*sample.tree.shape(), &sample.data[..], |_| ()).unwrap();
-        add(&store, &sample);
+        sample.add(&store);
     }
     let first = store.transaction(0).unwrap().unwrap().start / SECTORS_PER_LOAD as u64;
     let seals: Vec<(u32, H256)> = (0..SEALS_PER_LOAD as u32).map(|seal| (seal, CONTEXT)).collect();

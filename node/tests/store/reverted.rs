@@ -10,8 +10,8 @@ fn data_comes_back_with_its_file() {
     let sizes = [30_000, 700_000, 262_144, 1, 17 * BYTES_PER_LOAD + 1];
     let samples: Vec<Sample> = (2..).zip(sizes).map(|(seed, size)| Sample::new(size, seed)).collect();
     let partial = Sample::new(3 * BYTES_PER_LOAD, 99);
-    add(&store, &kept);
-    samples.iter().for_each(|sample| assert!(add(&store, sample) > 0));
+    kept.add(&store);
+    samples.iter().for_each(|sample| assert!(sample.add(&store) > 0));
     let seq = store.next_seq();
     store.append(&partial.transaction(&store)).unwrap();
     store.put_segment(seq, 1, partial.segment(1), &partial.tree.proof(1).unwrap()).unwrap();
@@ -23,7 +23,7 @@ fn data_comes_back_with_its_file() {
     store = open(&dir);
     // Another file in front, so that the others come to lie elsewhere; and another order.
     let other = Sample::new(50_000, 100);
-    add(&store, &other);
+    other.add(&store);
     let mut events = store.watch_finalised();
     for (done, sample) in samples.iter().rev().enumerate() {
         let transaction = sample.transaction(&store);
@@ -78,15 +78,15 @@ fn what_is_kept_has_a_limit_in_bytes_and_in_transactions() {
         is_back
     };
     for sample in [&first, &second, &large, &third] {
-        add(&store, sample);
+        sample.add(&store);
     }
     store.truncate(0).unwrap();
     // Of one cut, the first files that fit.
     assert!(!comes_back(&large) && !comes_back(&third));
     assert!(comes_back(&second));
     // Of several cuts, the latest.
-    add(&store, &third);
-    add(&store, &Sample::new(310_000, 5));
+    third.add(&store);
+    Sample::new(310_000, 5).add(&store);
     store.truncate(0).unwrap();
     assert!(!comes_back(&first), "it made room");
     assert!(comes_back(&second) && comes_back(&third));
@@ -101,7 +101,7 @@ fn what_is_kept_has_a_limit_in_bytes_and_in_transactions() {
 
     let none = TempDir::new().unwrap();
     let store = Store::open_with(none.path(), Settings { reverted_bytes: 0, ..settings }).unwrap();
-    let seq = add(&store, &first);
+    let seq = first.add(&store);
     store.truncate(seq).unwrap();
     store.append(&first.transaction(&store)).unwrap();
     assert!(!store.is_finalised(seq).unwrap());
@@ -113,8 +113,8 @@ fn segments_without_a_file_are_dropped() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir);
     let (first, second) = (Sample::new(300_000, 1), Sample::new(300_000, 2));
-    add(&store, &first);
-    add(&store, &second);
+    first.add(&store);
+    second.add(&store);
     store.truncate(0).unwrap();
     drop(store);
     let db_path = dir.path().join("db");

@@ -141,7 +141,7 @@ fn a_narrower_shard_frees_what_lies_outside() {
         .map(|(seed, size)| Sample::new(size, seed))
         .collect();
     for sample in &samples[..2] {
-        add(&store, sample);
+        sample.add(&store);
     }
     // Two segments of the third file, one of either half; nothing of the fourth.
     let transaction = samples[2].transaction(&store);
@@ -218,7 +218,7 @@ fn what_is_pruned_stays_so() {
     let mut store = open(&dir);
     let early: Vec<Sample> = (0..4).map(|seed| Sample::new(300_000 + seed as usize, seed)).collect();
     for sample in &early[..3] {
-        add(&store, sample);
+        sample.add(&store);
     }
     store.append(&early[3].transaction(&store)).unwrap();
     seal_everything(&store);
@@ -226,7 +226,7 @@ fn what_is_pruned_stays_so() {
     let nodes = vec![SubmissionNode { root: zero_root(25), height: 25 }];
     store.append(&transaction(&store, 256 << 25, nodes)).unwrap();
     let late = Sample::new(600_000, 9);
-    let late_seq = add(&store, &late);
+    let late_seq = late.add(&store);
     let task = store.unsealed(&MINER, (1 << 16) - 2, u64::MAX, 4).unwrap();
     task.iter().for_each(|task| seal_task(&store, *task, CONTEXT).unwrap());
     assert_eq!(fs::read_dir(dir.path().join("sealed")).unwrap().count(), 3);
@@ -342,7 +342,7 @@ fn contexts_of_seals_are_listed_once() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir);
     assert!(store.seal_contexts().unwrap().is_empty());
-    add(&store, &Sample::new(4 * BYTES_PER_LOAD, 1));
+    Sample::new(4 * BYTES_PER_LOAD, 1).add(&store);
     let contexts = [H256([0; 32]), H256([0x55; 32]), H256([0xff; 32])];
     let tasks = store.unsealed(&MINER, 0, u64::MAX, 100).unwrap();
     for (task, context) in tasks.iter().zip(contexts.iter().cycle()) {
