@@ -1,5 +1,8 @@
 //! The doctor on a real devnet: healthy, with the node stopped and running, and with one thing wrong at a time.
 
+#[path = "support/sample.rs"]
+mod sample;
+
 use std::{
     fs,
     future::Future,
@@ -12,20 +15,17 @@ use std::{
 
 use alloy::{
     node_bindings::{Anvil, AnvilInstance},
-    primitives::{Address, U256},
+    primitives::{Address, Bytes, U256},
     providers::ProviderBuilder,
     signers::local::PrivateKeySigner,
+    sol_types::SolCall,
     transports::http::reqwest,
 };
-use axum::{Router, body::Bytes, response::IntoResponse, routing::post};
+use axum::{Router, body, response::IntoResponse, routing::post};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
-use zgpu_core::{
-    H256,
-    file::{FileShape, FileTree},
-    flow::place,
-};
+use zgpu_core::H256;
 use zgpu_node::{
     chain::{
         anvil::find_anvil,
@@ -46,14 +46,20 @@ use zgpu_node::{
     devnet::fill::heights_to_chunk_end,
     duties::sync::{LogSync, SyncOptions},
     rpc::{Connections, NetworkIdentity, NodeStatus, ProtocolVersion, RpcConfig, RpcHandle, serve},
-    store::{Settings, Store, StoreError, Transaction},
+    store::{Settings, Store, StoreError},
 };
+
+use sample::Sample;
 
 /// Longer than anything here takes; what waits for longer has failed.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// So many that an epoch lasts for the checks of one test, and few enough to be made at once.
 const BLOCKS_PER_EPOCH: u64 = 200;
 const TOKEN: u128 = 1_000_000_000_000_000_000;
+
+alloy::sol! {
+    function setBaseReward(uint256 wei) external;
+}
 
 fn runs<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -95,6 +101,9 @@ impl Site {
             target_mine_blocks: BLOCKS_PER_EPOCH - 2,
             n_subtasks: 1,
             subtask_interval: BLOCKS_PER_EPOCH,
+            // Two answers fill an epoch, and a few nonces find them.
+            target_submissions: 1,
+            initial_difficulty: U256::from(50 * 64),
             ..DeployParams::default()
         };
         let contracts = deploy(&provider, anvil.addresses()[0], &params).await.unwrap();
@@ -132,6 +141,16 @@ impl Site {
         let heights = heights_to_chunk_end(self.chain.flow_state().await.unwrap().length);
         let zeros: Vec<_> = heights.into_iter().map(|height| zero_submission(height).unwrap()).collect();
         submit_files(&self.chain, &txs, &zeros).await.unwrap();
+    }
+
+    /// Has the foundation pay so much for an answer, besides what is claimable.
+    async fn set_base_reward(&self, wei: u128) {
+        let data = setBaseRewardCall { wei: U256::from(wei) }.abi_encode();
+        let (from, to) = (self.anvil.addresses()[0], self.contracts.reward);
+        self.ask("eth_sendTransaction", json!([{"from": from, "to": to, "data": Bytes::from(data)}])).await;
+        while self.chain.reward_state().await.unwrap().base_reward != U256::from(wei) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -293,7 +312,15 @@ fn a_healthy_node_stopped_and_running() {
         let report = site.says(&[], "reward", Outcome::Warn, &["no pricing chunk is full"]).await;
         expect(&report, "node", Outcome::Warn, &["does not run", "zgpu node"]);
         expect(&report, "data", Outcome::Ok, &["no store"]);
+        // Before the first upload, no epoch has a context.
+        expect(&report, "epoch", Outcome::Warn, &["epoch 0 cannot be mined", "wait for the next epoch", "next upload"]);
         site.fill_a_chunk().await;
+
+        // An answer that costs more than it earns, and why: nothing is left but what uploads have paid.
+        site.set_base_reward(0).await;
+        let words = &["1 of 1 full", "base reward 0", "costs more than it earns", "wait for cheaper gas"];
+        site.says(&[], "reward", Outcome::Warn, words).await;
+        site.set_base_reward(TOKEN).await;
 
         let report = site.says(&[], "reward", Outcome::Ok, &["1 of 1 full", "pays 1"]).await;
         for name in ["configuration", "endpoint", "head", "clock", "contracts", "key", "balance", "miner id"] {
@@ -327,13 +354,9 @@ fn a_healthy_node_stopped_and_running() {
         // Stopped again, what it keeps is read from its store; and what it keeps is all.
         site.says(&[], "data", Outcome::Warn, &["0 of 32768 loads of shard 0/1", "get data"]).await;
         let store = Store::open(&site.path("db")).unwrap();
-        let tree = FileTree::read(FileShape::new(700).unwrap(), &[7; 700][..], |_| ()).unwrap();
-        let nodes = tree.submission_nodes();
-        let heights: Vec<u32> = nodes.iter().map(|node| node.height).collect();
-        let start = place_of(&store, &heights);
-        let (seq, data_root) = (store.next_seq(), tree.root());
-        store.append(&Transaction { seq, data_root, start, size_bytes: 700, nodes }).unwrap();
-        store.put_segment(seq, 0, &[7; 700], &tree.proof(0).unwrap()).unwrap();
+        let sample = Sample::of(vec![7; 700]);
+        let seq = sample.append(&store);
+        sample.put_segment(&store, seq, 0);
         let report = site.says(&[], "data", Outcome::Skipped, &[]).await;
         expect(&report, "node", Outcome::Warn, &[]);
         drop(store);
@@ -346,20 +369,21 @@ fn a_healthy_node_stopped_and_running() {
 fn a_node_that_mines_is_asked_what_it_has() {
     runs(async {
         let site = Site::new().await;
-        let config = site.config(&[("confirmation_block_count", json!(0))]);
+        let changes = [("confirmation_block_count", json!(0)), ("miner_ignore_profit", json!(true))];
+        let config = site.config(&changes);
         let mut node = tokio::process::Command::new(env!("CARGO_BIN_EXE_zgpu"))
             .args(["node", "--config", config.to_str().unwrap()])
             .env("ZGPU_LOG", "error")
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let until = async |name: &str, outcome: Outcome| loop {
-            let report = site.examine(&[("confirmation_block_count", json!(0))]).await;
-            if report.check(name).is_some_and(|check| check.outcome == outcome) {
+        let until = async |name: &str, outcome: Outcome, words: &str| loop {
+            let report = site.examine(&changes).await;
+            if report.check(name).is_some_and(|check| check.outcome == outcome && check.found.contains(words)) {
                 return report;
             }
         };
-        let report = until("log", Outcome::Ok).await;
+        let report = until("log", Outcome::Ok, "").await;
         expect(&report, "ports", Outcome::Ok, &["answer"]);
         assert!(report.check("data").is_some_and(|check| check.outcome != Outcome::Ok), "{report}");
 
@@ -375,20 +399,19 @@ fn a_node_that_mines_is_asked_what_it_has() {
         upload(&nodes, Some(&payer), &source, &UploadOptions::default(), &()).await.unwrap();
         // It seals what an epoch has seen.
         site.ask("anvil_mine", json!([format!("{:#x}", BLOCKS_PER_EPOCH + 1)])).await;
-        let report = until("data", Outcome::Ok).await;
+        let report = until("data", Outcome::Ok, "").await;
         expect(&report, "data", Outcome::Ok, &["loads are sealed"]);
         expect(&report, "miner id", Outcome::Ok, &[&site.miner_id.to_string()]);
         expect(&report, "shard", Outcome::Ok, &["0/1"]);
         assert!(report.check("node").is_some_and(|check| check.outcome <= Outcome::Warn), "{report}");
+        // It mines until the epoch takes no more.
+        let report = until("epoch", Outcome::Warn, "is full").await;
+        expect(&report, "epoch", Outcome::Warn, &["is full: 2 of 2 answers", "wait for the next epoch"]);
 
         let ended = Command::new("kill").args(["-TERM", &node.id().unwrap().to_string()]).status().unwrap();
         assert!(ended.success() && node.wait().await.unwrap().success());
         site.says(&[], "data", Outcome::Ok, &["are sealed"]).await;
     });
-}
-
-fn place_of(store: &Store, heights: &[u32]) -> u64 {
-    place::<StoreError>(store.flow_length(), heights).unwrap().start
 }
 
 #[test]
@@ -544,7 +567,7 @@ impl Drop for Aborted {
 /// An endpoint that leads to `target` and refuses to give logs.
 async fn refusing_logs(target: &str) -> (String, Aborted) {
     let (target, client) = (target.to_owned(), reqwest::Client::builder().no_proxy().build().unwrap());
-    let handle = move |body: Bytes| {
+    let handle = move |body: body::Bytes| {
         let (target, client) = (target.clone(), client.clone());
         async move {
             let request: Value = serde_json::from_slice(&body).unwrap();
