@@ -173,8 +173,8 @@ fn endpoints_are_a_list_in_their_order() {
     let endpoints = |text: &str| folder.load(&format!("{text}\n{}", flow())).unwrap().chain.endpoints.0;
     assert_eq!(endpoints(""), ["http://127.0.0.1:8545"]);
     assert_eq!(endpoints("blockchain_rpc_endpoint = 'http://a'"), ["http://a"]);
-    let both = "blockchain_rpc_endpoint = 'http://a'\nblockchain_rpc_endpoints = ['http://b', 'http://a']";
-    assert_eq!(endpoints(both), ["http://a", "http://b"]);
+    let both = "blockchain_rpc_endpoint = 'http://a'\nblockchain_rpc_endpoints = ['wss://b', 'http://a']";
+    assert_eq!(endpoints(both), ["http://a", "wss://b"]);
     // The network's own endpoint is for those who name none.
     let named = "network = 'mainnet'\nblockchain_rpc_endpoints = ['http://b']";
     assert_eq!(endpoints(named), ["http://b"]);
@@ -211,8 +211,8 @@ fn faults_are_named_all_at_once_with_key_value_and_limit() {
         ("db_dir = ''", "db_dir is not set"),
         ("blockchain_rpc_endpoint = ''", "blockchain_rpc_endpoint is not set"),
         (
-            "blockchain_rpc_endpoint = 'wss://host/hunter2'",
-            "blockchain_rpc_endpoint is 18 characters that are not shown",
+            "blockchain_rpc_endpoint = 'ftp://host/hunter2'",
+            "blockchain_rpc_endpoint is 18 characters that are not shown; it takes an http, https, ws or wss URL",
         ),
         ("miner_key = 'hunter2'", "miner_key is 7 characters that are not shown; it takes 64 hex digits"),
         ("[rpc]\nlisten_address = ''", "rpc.listen_address is not set"),

@@ -442,6 +442,10 @@ fn what_is_wrong_on_the_chain_is_said() {
         let words = &["blocks of the log at a time are refused", "block range is too large", "log_page_size"];
         site.says(&one("blockchain_rpc_endpoint", json!(refusing)), "endpoint", Warn, words).await;
 
+        let words = &[&site.anvil.ws_endpoint()[..], "it announces new blocks"];
+        let over_ws = one("blockchain_rpc_endpoint", json!(site.anvil.ws_endpoint()));
+        site.says(&over_ws, "endpoint", Outcome::Ok, words).await;
+
         // The contracts.
         let nobody = json!("0x00000000000000000000000000000000000000aa");
         for key in ["log_contract_address", "mine_contract_address", "reward_contract_address"] {

@@ -3,20 +3,22 @@
 use std::{
     fmt,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use alloy::transports::http::reqwest::{self, Url};
+use alloy::transports::http::reqwest::Url;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     budget::Budget,
     error::ChainError,
-    http::{self, Server},
+    http::{self, HTTP_OR_WS},
     revert::clip,
     rpc::RpcOptions,
+    wire::Wire,
 };
 
 /// Which endpoint, by its place in the configuration: the first is preferred.
@@ -44,8 +46,8 @@ pub struct EndpointStatus {
 
 /// One endpoint.
 pub(super) struct Endpoint {
-    pub(super) url: Url,
-    pub(super) client: reqwest::Client,
+    url: Url,
+    pub(super) wire: Wire,
     pub(super) shown: String,
     pub(super) budget: Budget,
     health: Mutex<Health>,
@@ -109,6 +111,10 @@ pub(super) struct Endpoints {
     cool_down: Duration,
     max_cool_down: Duration,
     max_lag: u64,
+    /// Counts announcements of new blocks.
+    pub(super) news: Arc<watch::Sender<u64>>,
+    /// Sees to it that blocks are announced, while somebody wants to hear of them.
+    pub(super) keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Shortest part of a path or query that is looked for in texts; shorter ones occur in any text.
@@ -123,7 +129,9 @@ impl fmt::Debug for Endpoints {
 impl Endpoints {
     /// Reads the URLs; nothing is sent yet.
     pub(super) fn new<U: AsRef<str>>(urls: &[U], options: &RpcOptions) -> Result<Self, ChainError> {
-        let all = urls.iter().map(|url| Endpoint::new(url.as_ref(), options)).collect::<Result<Vec<_>, _>>()?;
+        let news = Arc::new(watch::Sender::new(0));
+        let endpoint = |url: &U| Endpoint::new(url.as_ref(), options, news.clone());
+        let all = urls.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
         if all.is_empty() {
             return Err(ChainError::Url { reason: "none is given".to_owned() });
         }
@@ -138,6 +146,8 @@ impl Endpoints {
             cool_down: options.cool_down,
             max_cool_down: options.max_cool_down,
             max_lag: options.max_lag,
+            news,
+            keeper: Mutex::default(),
         })
     }
 
@@ -194,6 +204,35 @@ impl Endpoints {
                 && endpoint.budget.wait().is_zero()
                 && !matches!(health.chain, ChainCheck::Wrong(_))
         })
+    }
+
+    /// Whether an endpoint can announce new blocks.
+    pub(super) fn may_announce(&self) -> bool {
+        self.all.iter().any(|endpoint| endpoint.wire.socket().is_some())
+    }
+
+    /// Which endpoint to ask for announcements of new blocks, if one can be asked at once: the first, and not the one
+    /// that was asked in vain just now where there is another.
+    pub(super) fn announcer(&self, in_vain: Option<EndpointId>) -> Option<EndpointId> {
+        let can_be_asked = |id: &EndpointId| {
+            let endpoint = self.get(*id);
+            let health = endpoint.health();
+            endpoint.wire.socket().is_some()
+                && health.rest(Work::Other).is_zero()
+                && endpoint.budget.wait().is_zero()
+                && !matches!(health.chain, ChainCheck::Wrong(_))
+        };
+        self.ids().filter(can_be_asked).min_by_key(|id| (Some(*id) == in_vain, id.0))
+    }
+
+    /// Has everybody look who follows the chain.
+    pub(super) fn announce(&self) {
+        announce(&self.news);
+    }
+
+    /// The highest block that an endpoint told of.
+    pub(super) fn highest_head(&self) -> Option<u64> {
+        self.all.iter().filter_map(|endpoint| endpoint.health().head).max()
     }
 
     /// Notes an answer; a refusal of the question is one too.
@@ -305,11 +344,13 @@ impl Endpoints {
 }
 
 impl Endpoint {
-    fn new(url: &str, options: &RpcOptions) -> Result<Self, ChainError> {
-        let found = http::server(url, options.timeout, options.timeout);
-        let Server { url, client, shown } = found.map_err(|reason| ChainError::Url { reason })?;
+    fn new(url: &str, options: &RpcOptions, news: Arc<watch::Sender<u64>>) -> Result<Self, ChainError> {
+        let found = http::server(url, HTTP_OR_WS, options.timeout, options.timeout);
+        let server = found.map_err(|reason| ChainError::Url { reason })?;
+        let (url, shown) = (server.url.clone(), server.shown.clone());
+        let wire = Wire::new(server, options, move || announce(&news));
         let budget = Budget::new(options.requests_per_second);
-        Ok(Endpoint { url, client, shown, budget, health: Mutex::new(Health::default()) })
+        Ok(Endpoint { url, wire, shown, budget, health: Mutex::new(Health::default()) })
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -327,6 +368,10 @@ impl Health {
     fn rests(&mut self, work: Work) -> impl Iterator<Item = &mut Rest> {
         [&mut self.rest].into_iter().chain((work == Work::Logs).then_some(&mut self.rest_from_logs))
     }
+}
+
+fn announce(news: &watch::Sender<u64>) {
+    news.send_modify(|count| *count = count.wrapping_add(1));
 }
 
 fn secrets_of(url: &Url) -> Vec<String> {

@@ -10,7 +10,9 @@ use super::revert::Revert;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ChainError {
     /// The endpoint's URL cannot be used.
-    #[error("the chain's URL is not usable: {reason}; expected something like http://127.0.0.1:8545")]
+    #[error(
+        "the chain's URL is not usable: {reason}; expected something like http://127.0.0.1:8545 or ws://127.0.0.1:8546"
+    )]
     Url {
         /// What is wrong with it, without the URL itself: it may hold a secret.
         reason: String,

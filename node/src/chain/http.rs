@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use alloy::transports::http::reqwest::{self, Url, redirect::Policy};
 
+/// Schemes of servers that take requests over HTTP.
+pub(crate) const HTTP: &[&str] = &["http", "https"];
+/// Schemes of endpoints of a chain.
+pub(crate) const HTTP_OR_WS: &[&str] = &["http", "https", "ws", "wss"];
+
 /// A server, and how it is reached.
 pub(crate) struct Server {
     /// Its URL, which may hold credentials.
@@ -14,11 +19,17 @@ pub(crate) struct Server {
     pub(crate) shown: String,
 }
 
-/// Prepares requests to the server at `url`; nothing is sent yet. The error says what is wrong, without the URL.
-pub(crate) fn server(url: &str, connect_timeout: Duration, timeout: Duration) -> Result<Server, String> {
+/// Prepares requests to the server at `url`, which has one of these schemes; nothing is sent yet. The error says what is
+/// wrong, without the URL.
+pub(crate) fn server(
+    url: &str,
+    schemes: &[&str],
+    connect_timeout: Duration,
+    timeout: Duration,
+) -> Result<Server, String> {
     let url = Url::parse(url.trim()).map_err(|error| error.to_string())?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("scheme {:?} is neither http nor https", url.scheme()));
+    if !schemes.contains(&url.scheme()) {
+        return Err(format!("scheme {:?} is none of {}", url.scheme(), schemes.join(", ")));
     }
     let host = url.host_str().ok_or("it names no host")?;
     let mut builder =
@@ -26,6 +37,10 @@ pub(crate) fn server(url: &str, connect_timeout: Duration, timeout: Duration) ->
     if matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
         // A proxy of the environment cannot reach this machine's own ports.
         builder = builder.no_proxy();
+    }
+    if matches!(url.scheme(), "ws" | "wss") {
+        // Only the first version of HTTP turns into WebSocket.
+        builder = builder.http1_only();
     }
     let client = builder.build().map_err(|error| error.without_url().to_string())?;
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();

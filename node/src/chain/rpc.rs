@@ -1,9 +1,8 @@
-//! JSON-RPC over HTTP to one chain, through one or several endpoints: every call has a time limit, passing failures are
+//! JSON-RPC over HTTP and WebSocket to one chain, through one or several endpoints: every call has a time limit, passing failures are
 //! tried again, where one endpoint fails another is asked, and no error tells a secret that a URL holds.
 
 use std::{
     borrow::Cow,
-    error::Error,
     fmt,
     sync::{
         Arc, OnceLock,
@@ -12,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use alloy::{
-    primitives::{Bytes, U64},
-    transports::http::reqwest::{self, Response, header},
-};
+use alloy::primitives::{Bytes, U64};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -24,13 +20,15 @@ pub use super::endpoints::{EndpointId, EndpointStatus};
 use super::{
     endpoints::{ChainCheck, Endpoints, Work},
     error::{ChainError, Fault},
+    heads::Heads,
     revert::{Revert, clip},
+    wire::Lost,
 };
 
 /// How patient the node is with an endpoint.
 #[derive(Clone, Debug)]
 pub struct RpcOptions {
-    /// Longest wait for one reply. Default 10 s.
+    /// Longest wait for one reply, and for a sign of life on a WebSocket before it is opened anew. Default 10 s.
     pub timeout: Duration,
     /// Times that a call is made before a passing failure is reported, one more for each further endpoint; at least 1.
     /// Default 5.
@@ -81,11 +79,11 @@ impl<T: DeserializeOwned + fmt::Debug + Send + Sync + Unpin + 'static> Reply for
 /// The endpoints of one chain. Cheap to clone; clones share what is known of the endpoints.
 #[derive(Clone)]
 pub struct Rpc {
-    endpoints: Arc<Endpoints>,
+    pub(super) endpoints: Arc<Endpoints>,
     /// Id of the chain that all endpoints have to be of, once it is known.
     chain_id: Arc<OnceLock<u64>>,
     next_id: Arc<AtomicU64>,
-    options: RpcOptions,
+    pub(super) options: RpcOptions,
 }
 
 impl fmt::Debug for Rpc {
@@ -181,6 +179,12 @@ impl Rpc {
     /// Forgets the last blocks that endpoints told of: after a reorganisation they may be too high for ever.
     pub fn forget_heads(&self) {
         self.endpoints.forget_heads();
+    }
+
+    /// Announcements of new blocks, from now on. Endpoints with a WebSocket are asked for them while this is held; it has
+    /// to be called in an async runtime.
+    pub fn heads(&self) -> Heads {
+        Heads::of(self)
     }
 
     /// Has others asked for a while, since what this endpoint said cannot be true.
@@ -354,29 +358,14 @@ impl Rpc {
         let endpoint = self.endpoints.get(id);
         let request_id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let request = Request { jsonrpc: "2.0", id: request_id, method, params };
-        let body = serde_json::to_vec(&request).map_err(|error| self.bad_reply_of(id, call, error))?;
-        let request = endpoint.client.post(endpoint.url.clone());
-        let request = request.header(header::CONTENT_TYPE, "application/json").body(body).send();
-        let exchange = async {
-            let mut response = request.await.map_err(|error| self.unreachable(id, call, error))?;
-            let body = self.body(id, call, &mut response).await?;
-            Ok((response, body))
-        };
-        // The HTTP client has the same limit; this one also covers what it does not count, such as name lookups.
-        let limit = self.options.timeout + Duration::from_secs(1);
-        let (response, body) =
-            tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(self.timed_out(id, call)))?;
+        let request = serde_json::to_string(&request).map_err(|error| self.bad_reply_of(id, call, error))?;
+        let answer = endpoint.wire.exchange(request_id, method, request).await;
+        let answer = answer.map_err(|lost| self.lost(id, call, lost))?;
+        let (status, body) = (answer.status, answer.body);
         let failure = serde_json::from_slice::<Failure>(&body).ok().and_then(|failure| failure.error);
-        let status = response.status();
         match failure {
-            Some(error) if status.as_u16() != 429 => Err(self.explain(id, call, error)),
-            _ if !status.is_success() => Err(ChainError::Http {
-                url: endpoint.shown.clone(),
-                call: call.to_owned(),
-                status: status.as_u16(),
-                body: self.endpoints.scrub(&String::from_utf8_lossy(&body[..body.len().min(400)])),
-                retry_after: retry_after(&response),
-            }),
+            Some(error) if status != 429 => Err(self.explain(id, call, error)),
+            _ if !(200..300).contains(&status) => Err(self.refused(id, call, status, answer.retry_after, &body)),
             _ => match serde_json::from_slice::<Success<R>>(&body) {
                 Ok(success) if success.id == request_id => Ok(success.result),
                 Ok(success) => {
@@ -390,20 +379,6 @@ impl Rpc {
         }
     }
 
-    /// The whole reply, up to the longest that is taken.
-    async fn body(&self, id: EndpointId, call: &str, response: &mut Response) -> Result<Vec<u8>, ChainError> {
-        let limit = self.options.max_reply_bytes;
-        let mut body = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(|error| self.unreachable(id, call, error))? {
-            if body.len() + part.len() > limit {
-                let url = self.endpoints.get(id).shown.clone();
-                return Err(ChainError::TooLong { url, call: call.to_owned(), limit });
-            }
-            body.extend_from_slice(&part);
-        }
-        Ok(body)
-    }
-
     /// An error that says the reply to `call` was not understood.
     pub(crate) fn bad_reply(&self, call: &str, reason: impl fmt::Display) -> ChainError {
         let reason = self.endpoints.scrub(&reason.to_string());
@@ -415,17 +390,27 @@ impl Rpc {
         ChainError::Reply { url: self.endpoints.get(id).shown.clone(), call: call.to_owned(), reason }
     }
 
-    fn timed_out(&self, id: EndpointId, call: &str) -> ChainError {
-        let url = self.endpoints.get(id).shown.clone();
-        ChainError::Timeout { url, call: call.to_owned(), limit: self.options.timeout }
+    fn refused(
+        &self,
+        id: EndpointId,
+        call: &str,
+        status: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> ChainError {
+        let (url, call) = (self.endpoints.get(id).shown.clone(), call.to_owned());
+        let body = self.endpoints.scrub(&String::from_utf8_lossy(&body[..body.len().min(400)]));
+        ChainError::Http { url, call, status, body, retry_after }
     }
 
-    fn unreachable(&self, id: EndpointId, call: &str, error: reqwest::Error) -> ChainError {
-        if error.is_timeout() {
-            return self.timed_out(id, call);
+    fn lost(&self, id: EndpointId, call: &str, lost: Lost) -> ChainError {
+        let (url, call) = (self.endpoints.get(id).shown.clone(), call.to_owned());
+        match lost {
+            Lost::Timeout => ChainError::Timeout { url, call, limit: self.options.timeout },
+            Lost::TooLong => ChainError::TooLong { url, call, limit: self.options.max_reply_bytes },
+            Lost::Refused { status, retry_after, body } => self.refused(id, &call, status, retry_after, &body),
+            Lost::Broken(reason) => ChainError::Unreachable { url, call, reason: self.endpoints.scrub(&reason) },
         }
-        let reason = self.endpoints.scrub(&with_causes(&error.without_url()));
-        ChainError::Unreachable { url: self.endpoints.get(id).shown.clone(), call: call.to_owned(), reason }
     }
 
     fn explain(&self, id: EndpointId, call: &str, error: ErrorObject) -> ChainError {
@@ -498,24 +483,6 @@ fn revert_data(data: &Value) -> Option<Bytes> {
     }
 }
 
-/// When the endpoint asks to be asked again: seconds, the form that endpoints use.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds: u64 = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// An error and what caused it, on one line. reqwest's own text names the kind of failure only.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -550,27 +517,30 @@ mod tests {
 
     #[test]
     fn unusable_urls_are_refused_without_repeating_them() {
-        for url in ["", "127.0.0.1:8545", "ws://user:hunter2@host", "http://user:hunter2@"] {
+        for url in ["", "127.0.0.1:8545", "ftp://user:hunter2@host", "ws://user:hunter2@"] {
             let error = Rpc::new(url, RpcOptions::default()).unwrap_err();
             assert!(matches!(error, ChainError::Url { .. }));
             hides(&error.to_string());
         }
     }
+
     #[tokio::test]
-    async fn https_is_spoken_to_https_urls() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://{}/secret-path", listener.local_addr().unwrap());
-        let rpc = Rpc::new(&url, RpcOptions { attempts: 1, ..RpcOptions::default() }).unwrap();
-        let asked = tokio::spawn(async move { rpc.call::<_, String>("eth_chainId", "", ()).await });
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut first = [0; 6];
-        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first).await.unwrap();
-        // A TLS record with a handshake, and in it the greeting of a client.
-        assert_eq!((first[0], first[1], first[5]), (22, 3, 1));
-        drop(stream);
-        let error = asked.await.unwrap().unwrap_err();
-        assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
-        assert!(!error.to_string().contains("secret-path"), "{error}");
+    async fn tls_is_spoken_where_the_url_says_so() {
+        for scheme in ["https", "wss"] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("{scheme}://{}/secret-path", listener.local_addr().unwrap());
+            let rpc = Rpc::new(&url, RpcOptions { attempts: 1, ..RpcOptions::default() }).unwrap();
+            let asked = tokio::spawn(async move { rpc.call::<_, String>("eth_chainId", "", ()).await });
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut first = [0; 6];
+            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut first).await.unwrap();
+            // A TLS record with a handshake, and in it the greeting of a client.
+            assert_eq!((first[0], first[1], first[5]), (22, 3, 1));
+            drop(stream);
+            let error = asked.await.unwrap().unwrap_err();
+            assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
+            assert!(!error.to_string().contains("secret-path"), "{error}");
+        }
     }
 
     #[test]

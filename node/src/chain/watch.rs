@@ -38,7 +38,8 @@ impl MiningState {
 /// How the context is followed.
 #[derive(Clone, Debug)]
 pub struct WatchOptions {
-    /// How often the chain is asked for its last block. The context is asked for once in each new block.
+    /// How often the chain is asked for its last block, besides when a new one is announced. The context is asked for
+    /// once in each new block.
     pub poll: Duration,
     /// How long a puzzle stays up while the chain does not answer.
     pub patience: Duration,
@@ -80,6 +81,7 @@ impl ContextWatcher {
             generation: 0,
             last: None,
             last_block: None,
+            seen_block: None,
             same_until: 0,
         };
         ContextWatcher { state, context, miner, task: tokio::spawn(follower.run()) }
@@ -114,6 +116,8 @@ struct Follower {
     last: Option<Puzzle>,
     /// The last block that the context was asked for in.
     last_block: Option<u64>,
+    /// The last block that the chain told of.
+    seen_block: Option<u64>,
     /// Up to this block the answer is known to be the same, unless the chain is reorganised.
     same_until: u64,
 }
@@ -126,13 +130,17 @@ impl Follower {
         let mut answered = Instant::now();
         let mut ticks = tokio::time::interval(self.options.poll);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heads = self.client.rpc().heads();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = heads.announced() => ticks.reset(),
                 Ok(()) = self.miner.changed() => self.last_block = None,
             }
-            match self.look().await {
-                Ok(()) => answered = Instant::now(),
+            let looked = self.look().await;
+            heads.looked(matches!(looked, Ok(true)));
+            match looked {
+                Ok(_) => answered = Instant::now(),
                 Err(error) => {
                     tracing::warn!(%error, "the mining context cannot be read");
                     // What was up may still be right for a while; an old puzzle only makes answers that are refused.
@@ -145,11 +153,13 @@ impl Follower {
     }
 
     /// Asks for the context if there is a block that it was not asked for in, and that may bring another answer.
-    async fn look(&mut self) -> Result<(), ChainError> {
+    /// Returns whether there is a block that was not seen before.
+    async fn look(&mut self) -> Result<bool, ChainError> {
         let block = self.client.block_number().await?;
+        let is_new = self.seen_block.replace(block) != Some(block);
         // Another number, not a larger one: a reorganised chain may be shorter.
         if self.last_block.is_some_and(|last| block == last || last < block && block <= self.same_until) {
-            return Ok(());
+            return Ok(is_new);
         }
         let miner = *self.miner.borrow_and_update();
         let task = match self.client.worker_context(miner.miner_id).await? {
@@ -172,7 +182,7 @@ impl Follower {
             MiningTask::Idle(reason) => self.publish_idle(reason),
         }
         self.last_block = Some(block);
-        Ok(())
+        Ok(is_new)
     }
 
     fn publish_puzzle(&mut self, puzzle: Puzzle) {

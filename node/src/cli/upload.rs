@@ -39,7 +39,7 @@ pub(super) struct UploadArgs {
     file: PathBuf,
     #[command(flatten)]
     nodes: NodeArgs,
-    /// The chain's JSON-RPC endpoint; may be given several times.
+    /// The chain's JSON-RPC endpoint, over HTTP or WebSocket; may be given several times.
     #[arg(long, value_name = "URL")]
     rpc: Vec<String>,
     /// Address of the flow contract.

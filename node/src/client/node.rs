@@ -15,7 +15,7 @@ use zgpu_core::{
 
 use crate::{
     chain::{
-        http::{self, Server},
+        http::{self, HTTP, Server},
         revert::clip,
     },
     rpc::types::{Base64, SegmentWithProof},
@@ -247,7 +247,7 @@ struct Refusal {
 impl StorageNode {
     /// Prepares requests to the node at `url`; nothing is sent yet.
     pub fn new(url: &str, options: NodeOptions) -> Result<Self, NodeError> {
-        let found = http::server(url, options.connect_timeout, options.timeout);
+        let found = http::server(url, HTTP, options.connect_timeout, options.timeout);
         let Server { url, client, shown } = found.map_err(|reason| NodeError::Url { reason })?;
         Ok(StorageNode { inner: Arc::new(Inner { client, url, shown, options }) })
     }

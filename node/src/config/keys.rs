@@ -74,7 +74,8 @@ pub(super) static KEYS: &[Key] = &[
         Kind::Urls,
         "[]",
         "Endpoints of the chain: when one fails or is behind, the next is asked. They come behind \
-         blockchain_rpc_endpoint, unless only the network or the default names that one.",
+         blockchain_rpc_endpoint, unless only the network or the default names that one. Those over WebSocket (ws:// or \
+         wss://) announce new blocks, which are then read at once.",
     ),
     key(
         "",
@@ -205,7 +206,13 @@ pub(super) static KEYS: &[Key] = &[
     key("", "discv5_disable_ip_limit", Kind::Bool, "false", "Takes any number of nodes of one network."),
     key("", "discv5_disable_enr_network_id", Kind::Bool, "false", "Leaves the network out of the node's record."),
     // Chain.
-    key("", "blockchain_rpc_endpoint", Kind::Url, "'http://127.0.0.1:8545'", "JSON-RPC endpoint of the chain."),
+    key(
+        "",
+        "blockchain_rpc_endpoint",
+        Kind::Url,
+        "'http://127.0.0.1:8545'",
+        "JSON-RPC endpoint of the chain, over HTTP or WebSocket (ws:// or wss://).",
+    ),
     key("", "log_contract_address", Kind::Address, "''", "The flow contract."),
     key("", "log_sync_start_block_number", ANY, "0", "Block that the flow contract was made in; its log starts there."),
     key(
@@ -235,7 +242,7 @@ pub(super) static KEYS: &[Key] = &[
         "watch_loop_wait_time_ms",
         Kind::Int(10, 600_000),
         "500",
-        "Pause between two looks at the chain, in milliseconds.",
+        "Pause between two looks at the chain, in milliseconds; a block that is announced ends it.",
     ),
     key(
         "",
@@ -335,7 +342,7 @@ pub(super) static KEYS: &[Key] = &[
         "mine_context_query_seconds",
         Kind::Int(1, 3600),
         "5",
-        "Longest pause between two looks at the mining context.",
+        "Longest pause between two looks at the mining context; a block that is announced ends it.",
     ),
     // Sections.
     key("network_peer_db", "max_disconnected_peers", ANY, "500", "Peers that are remembered.").no_effect(PEERS),

@@ -120,6 +120,7 @@ mod tests {
             ("https://a.example/", "https://a.example/"),
             ("https://u:hunter2@a.example/v3/key?q=1", "https://***@a.example/***"),
             ("https://a.example?key=hunter2", "https://a.example/***"),
+            ("wss://u:hunter2@a.example/v3/key", "wss://***@a.example/***"),
             ("hunter2", "***"),
         ] {
             assert_eq!(without_credentials(url), expected);

@@ -11,6 +11,7 @@ use libp2p::Multiaddr;
 use zgpu_core::{H256, shard::Shard};
 
 use super::error::BadValue;
+use crate::chain::http::HTTP_OR_WS;
 
 /// What a setting takes.
 #[derive(Clone, Copy, Debug)]
@@ -213,8 +214,8 @@ impl fmt::Display for Kind {
             Kind::Shard => f.write_str("a share id/count with a power of two as count, such as \"0/1\" or \"3/4\""),
             Kind::Ip => f.write_str("an IPv4 address, such as \"0.0.0.0\""),
             Kind::Socket => f.write_str("an IP address and a port, such as \"127.0.0.1:5678\""),
-            Kind::Url => f.write_str("an http or https URL, such as \"http://127.0.0.1:8545\""),
-            Kind::Urls => f.write_str("a list of http or https URLs, such as [\"http://127.0.0.1:8545\"]"),
+            Kind::Url => f.write_str("an http, https, ws or wss URL, such as \"http://127.0.0.1:8545\""),
+            Kind::Urls => f.write_str("a list of http, https, ws or wss URLs, such as [\"http://127.0.0.1:8545\"]"),
             Kind::BootNodes => {
                 f.write_str("a list of at most 256 multiaddresses or records, such as [\"/ip4/192.0.2.1/udp/1234\"]")
             }
@@ -231,8 +232,12 @@ fn is_hex(text: &str, digits: usize) -> bool {
 }
 
 fn is_url(text: &str) -> bool {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && text.chars().all(|c| !c.is_whitespace()))
+    text.split_once("://").is_some_and(|(scheme, rest)| {
+        HTTP_OR_WS.contains(&scheme)
+            && !rest.is_empty()
+            && !rest.starts_with('/')
+            && text.chars().all(|c| !c.is_whitespace())
+    })
 }
 
 impl Value {
@@ -291,7 +296,8 @@ mod tests {
             (Kind::Ip, "'192.0.2.1'".into(), "192.0.2.1"),
             (Kind::Socket, "'[::1]:80'".into(), "[::1]:80"),
             (Kind::Url, "'https://a.example/key'".into(), "https://a.example/key"),
-            (Kind::Urls, "['http://a', 'http://b']".into(), "http://a, http://b"),
+            (Kind::Url, "'wss://a.example/key'".into(), "wss://a.example/key"),
+            (Kind::Urls, "['http://a', 'ws://b']".into(), "http://a, ws://b"),
             (Kind::Peers, "['/ip4/1.2.3.4/udp/1234']".into(), "/ip4/1.2.3.4/udp/1234"),
             (Kind::Device, "'cuda:0'".into(), "cuda:0"),
         ] {
@@ -327,7 +333,7 @@ mod tests {
         }
         let long = error(Kind::Ip, &"x".repeat(100));
         assert!(long.contains('…') && long.len() < 200, "{long}");
-        for text in ["ws://host/hunter2", "hunter2", "http://", "http:// hunter2"] {
+        for text in ["ftp://host/hunter2", "hunter2", "http://", "http:// hunter2"] {
             for error in [error(Kind::Url, text), error(Kind::Urls, text), error(Kind::Secret, text)] {
                 assert!(!error.contains("hunter2"), "{error}");
             }

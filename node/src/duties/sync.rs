@@ -57,7 +57,7 @@ pub struct SyncOptions {
     pub start_block: u64,
     /// Blocks that have to follow one before it is read. Default 3.
     pub confirmations: u64,
-    /// How often the chain is asked for new blocks. Default 1 s.
+    /// How often the chain is asked for new blocks, besides when one is announced. Default 1 s.
     pub poll: Duration,
     /// Blocks that are asked for at a time at first. Default 1000.
     pub first_page: u64,
@@ -417,6 +417,8 @@ impl Syncer {
     /// Follows the log for ever. What fails is told and tried again.
     async fn run(mut self) {
         let mut failures = 0u32;
+        let mut heads = self.chain.rpc().heads();
+        let mut seen = self.seen();
         loop {
             let wait = match self.step().await {
                 Ok(Step::Progress) => {
@@ -442,8 +444,19 @@ impl Syncer {
                     doubled.min(self.options.max_backoff)
                 }
             };
-            tokio::time::sleep(wait).await;
+            let before = std::mem::replace(&mut seen, self.seen());
+            heads.looked(seen != before);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = heads.announced() => {}
+            }
         }
+    }
+
+    /// The chain's last block, and the last that was read.
+    fn seen(&self) -> (u64, H256) {
+        let status = self.status.borrow();
+        (status.head_block, status.synced_hash)
     }
 
     /// One page of old blocks, a few new ones, or a look whether there are any.

@@ -98,7 +98,7 @@ pub(super) async fn check_chain(report: &mut Report, config: &Config, options: &
             .to_block(head);
         let logs: Result<Vec<serde_json::Value>, _> = rpc.call("eth_getLogs", "Submit", (filter,)).await;
         match logs {
-            Ok(_) => report.ok("endpoint", format!("{}: chain {chain_id}, block {head}", rpc.url())),
+            Ok(_) => check_news(report, &rpc, format!("{}: chain {chain_id}, block {head}", rpc.url())).await,
             Err(error) => report.warn(
                 "endpoint",
                 format!("{pages} blocks of the log at a time are refused: {error}"),
@@ -132,6 +132,21 @@ pub(super) async fn check_chain(report: &mut Report, config: &Config, options: &
             report.fail("contracts", error.to_string(), "see whether it passes");
             None
         }
+    }
+}
+
+/// Tells of an endpoint that does well, and whether it announces new blocks.
+async fn check_news(report: &mut Report, rpc: &Rpc, found: String) {
+    if !rpc.url().starts_with("ws") {
+        return report.ok("endpoint", found);
+    }
+    match rpc.call::<_, serde_json::Value>("eth_subscribe", "newHeads", ("newHeads",)).await {
+        Ok(_) => report.ok("endpoint", format!("{found}; it announces new blocks")),
+        Err(error) => report.warn(
+            "endpoint",
+            format!("{found}; it does not announce new blocks: {error}"),
+            "new blocks are looked for at intervals; an endpoint that announces them shows them at once",
+        ),
     }
 }
 
