@@ -110,9 +110,12 @@ async fn nodes_keep_one_log_through_reorganisations_and_a_late_joiner_gets_it_al
     second.until_finalised("all of the new log", 7).await;
     same_flow(&[&first, &second]).await;
 
-    let joiner_at = Setup::new(&chain, &[second_at.peer_port], "", "");
+    // The late joiner reads the chain over a WebSocket.
+    let joiner_at = Setup::new(&chain, &[second_at.peer_port], "", "")
+        .with("ZGPU_NODE__BLOCKCHAIN_RPC_ENDPOINT", &chain.anvil.ws_endpoint());
     let joiner = joiner_at.start().await;
     joiner.until_finalised("a late joiner gets everything from a peer", 7).await;
+    assert!(joiner.said().contains("new blocks are announced"), "{}", joiner.said());
     same_flow(&[&first, &joiner]).await;
     for file in &stored {
         gives_back(&joiner_at, file, files.path()).await;

@@ -1,6 +1,6 @@
 //! Servers that are spoken to over HTTP: a URL, a client for it, and the part of the URL that may be shown.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use alloy::transports::http::reqwest::{self, Url, redirect::Policy};
 
@@ -46,4 +46,16 @@ pub(crate) fn server(
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let shown = format!("{}://{host}{port}", url.scheme());
     Ok(Server { url, client, shown })
+}
+
+/// An error and what caused it, on one line. reqwest's own text names the kind of failure only.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -1,11 +1,15 @@
 //! How a request gets to an endpoint and its reply back: over HTTP or over a WebSocket.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use alloy::transports::http::reqwest::{self, Response, Url, header};
 use bytes::Bytes;
 
-use super::{http::Server, rpc::RpcOptions, ws::Socket};
+use super::{
+    http::{Server, with_causes},
+    rpc::RpcOptions,
+    ws::Socket,
+};
 
 /// The way to one endpoint.
 pub(super) enum Wire {
@@ -110,16 +114,4 @@ pub(super) fn retry_after(response: &Response) -> Option<Duration> {
 
 pub(super) fn lost(error: reqwest::Error) -> Lost {
     if error.is_timeout() { Lost::Timeout } else { Lost::Broken(with_causes(&error.without_url())) }
-}
-
-/// An error and what caused it, on one line. reqwest's own text names the kind of failure only.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,7 +1,7 @@
 //! JSON-RPC over HTTP to one storage node. Every reply is bounded in size and time, redirects are not followed, and no
 //! error tells a secret that the node's URL holds.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use alloy::transports::http::reqwest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -15,7 +15,7 @@ use zgpu_core::{
 
 use crate::{
     chain::{
-        http::{self, HTTP, Server},
+        http::{self, HTTP, Server, with_causes},
         revert::clip,
     },
     rpc::types::{Base64, SegmentWithProof},
@@ -488,7 +488,11 @@ impl StorageNode {
     async fn reply_once(&self, call: &'static str, body: bytes::Bytes, limit: usize) -> Result<Vec<u8>, NodeError> {
         let failed = |error: reqwest::Error| match error.is_timeout() {
             true => NodeError::Timeout { url: self.shown(), call, limit: self.inner.options.timeout },
-            false => NodeError::Unreachable { url: self.shown(), call, reason: with_causes(error.without_url()) },
+            false => NodeError::Unreachable {
+                url: self.shown(),
+                call,
+                reason: clip(&with_causes(&error.without_url()), 300),
+            },
         };
         let request = self.inner.client.post(self.inner.url.clone()).header("content-type", "application/json");
         let mut response = request.body(body).send().await.map_err(failed)?;
@@ -544,18 +548,6 @@ impl ShardReply {
     pub(super) fn shard(self) -> Result<Shard, zgpu_core::shard::ShardError> {
         Shard::new(self.shard_id, self.num_shard)
     }
-}
-
-/// An error and what caused it, on one line. reqwest's own text names the kind of failure only.
-fn with_causes(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    clip(&text, 300)
 }
 
 #[cfg(test)]
