@@ -106,7 +106,7 @@ impl Node {
 
     async fn upload(&self, sample: &Sample) {
         for index in 0..sample.segments() {
-            assert_eq!(self.ask("zgs_uploadSegment", json!([wire(&sample, index)])).await, Value::Null);
+            assert_eq!(self.ask("zgs_uploadSegment", json!([wire(sample, index)])).await, Value::Null);
         }
     }
 
@@ -606,7 +606,7 @@ async fn transactions_of_one_file_share_its_data() {
         node.until_finalised(seq).await;
         for index in 0..3 {
             let segment = node.ask("zgs_downloadSegmentWithProofByTxSeq", json!([seq, index])).await;
-            assert_eq!(segment, wire(&sample, index));
+            assert_eq!(segment, wire(sample, index));
         }
     }
 }
@@ -718,8 +718,8 @@ async fn pruned_files_are_told_and_take_no_data() {
         assert_eq!(node.ask("zgs_getFileInfo", json!([sample.root(), true])).await, Value::Null);
         assert_eq!(node.ask("zgs_checkFileFinalized", json!([seq])).await, json!(false));
         let pruned = Err(wrong_param("root", "already pruned"));
-        assert_eq!(node.call("zgs_uploadSegmentByTxSeq", json!([wire(&sample, 0), seq])).await, pruned);
-        assert_eq!(node.call("zgs_uploadSegment", json!([wire(&sample, 0)])).await, pruned);
+        assert_eq!(node.call("zgs_uploadSegmentByTxSeq", json!([wire(sample, 0), seq])).await, pruned);
+        assert_eq!(node.call("zgs_uploadSegment", json!([wire(sample, 0)])).await, pruned);
         assert_eq!(node.ask("zgs_downloadSegment", json!([sample.root(), 0, 1])).await, Value::Null);
         assert_eq!(node.ask("zgs_downloadSegmentByTxSeq", json!([seq, 0, 1])).await, Value::Null);
         assert_eq!(node.ask("zgs_downloadSegmentWithProofByTxSeq", json!([seq, 0])).await, Value::Null);
