@@ -160,6 +160,19 @@ impl Node {
         assert!(waited.is_ok(), "waited in vain for {count} peers: {:?}", self.net.overview().await.unwrap().peers);
     }
 
+    /// Meets a peer and gets a file from it, whatever went wrong with the file before.
+    async fn gets_from(&self, peer: &Node, seq: u64, sample: &Sample) {
+        self.net.dial(peer.address.clone()).await.unwrap();
+        until("the file comes from the honest peer", async || {
+            if self.files.sync_status(seq).starts_with("Failed") {
+                self.files.start_file(seq).unwrap();
+            }
+            self.store.is_finalised(seq).unwrap()
+        })
+        .await;
+        assert!(sample.is_in(&self.store, seq));
+    }
+
     async fn is_banned(&self, peer: PeerId) -> bool {
         let overview = self.net.overview().await.unwrap();
         overview.peers.iter().any(|record| record.peer == peer && record.is_banned)
@@ -537,15 +550,7 @@ async fn liars_are_banned_and_the_file_comes_from_an_honest_peer() {
             victim.files.start_file(seq).unwrap();
         }
     }
-    victim.net.dial(honest.address.clone()).await.unwrap();
-    until("the file comes from the honest peer", async || {
-        if victim.files.sync_status(seq).starts_with("Failed") {
-            victim.files.start_file(seq).unwrap();
-        }
-        victim.store.is_finalised(seq).unwrap()
-    })
-    .await;
-    assert!(sample.is_in(&victim.store, seq));
+    victim.gets_from(&honest, seq, &sample).await;
     assert!(!victim.is_banned(honest.net.local_peer()).await);
     honest.stop().await;
     victim.stop().await;
@@ -589,15 +594,7 @@ async fn who_sends_another_range_is_sent_away_and_nothing_of_it_is_kept() {
         assert!(told.load(Ordering::SeqCst) >= 3, "{what}: one lie is not the end");
         assert_eq!(victim.store.status(seq).unwrap().unwrap().stored, 0, "{what}");
     }
-    victim.net.dial(honest.address.clone()).await.unwrap();
-    until("the file comes from the honest peer", async || {
-        if victim.files.sync_status(seq).starts_with("Failed") {
-            victim.files.start_file(seq).unwrap();
-        }
-        victim.store.is_finalised(seq).unwrap()
-    })
-    .await;
-    assert!(sample.is_in(&victim.store, seq));
+    victim.gets_from(&honest, seq, &sample).await;
     honest.stop().await;
     victim.stop().await;
 }
