@@ -1,4 +1,5 @@
-//! Servers that are spoken to over HTTP: a URL, a client for it, and the part of the URL that may be shown.
+//! Servers that are spoken to over HTTP, if only to turn to WebSocket: a URL, a client for it, and the part of the URL that
+//! may be shown.
 
 use std::{error::Error, time::Duration};
 

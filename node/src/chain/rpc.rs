@@ -1,5 +1,5 @@
-//! JSON-RPC over HTTP and WebSocket to one chain, through one or several endpoints: every call has a time limit, passing failures are
-//! tried again, where one endpoint fails another is asked, and no error tells a secret that a URL holds.
+//! JSON-RPC over HTTP and WebSocket to one chain, through one or several endpoints: every call has a time limit, passing
+//! failures are tried again, where one endpoint fails another is asked, and no error tells a secret that a URL holds.
 
 use std::{
     borrow::Cow,
